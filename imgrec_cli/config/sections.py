@@ -1,0 +1,365 @@
+"""The configuration as typed, frozen sections: every key a user may write, with its unit, range and default."""
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict
+
+FORMAT_VERSION = 1
+
+Activation = Literal["linear", "relu", "leaky_relu", "sigmoid", "tanh", "gelu", "silu"]
+
+
+def _percent(value: object) -> object:
+    """Read `15%` as 0.15; a bare number is refused because 15 and 0.15 are too easily confused."""
+    if isinstance(value, str) and (match := re.fullmatch(r"(\d+(?:\.\d+)?) ?%", value)):
+        return float(match[1]) / 100
+    raise ValueError("expected a percentage such as 15%")
+
+
+def _regex_with_one_capture(pattern: str) -> str:
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"not a regular expression: {error}") from error
+    if compiled.groups != 1:
+        raise ValueError(f"needs exactly one capture, such as '^(\\w+)_'; got {compiled.groups}")
+    return pattern
+
+
+def _ordered(pair: tuple[float, float]) -> tuple[float, float]:
+    if pair[0] > pair[1]:
+        raise ValueError(f"the first number must not be larger than the second; got {list(pair)}")
+    return pair
+
+
+def _rising(pair: tuple[float, float]) -> tuple[float, float]:
+    if pair[0] >= pair[1]:
+        raise ValueError(f"the first number must be smaller than the second; got {list(pair)}")
+    return pair
+
+
+Percent = Annotated[
+    float, BeforeValidator(_percent, json_schema_input_type=str), Field(ge=0, le=0.9)
+]
+# strict mode would refuse YAML's lists where a tuple is wanted
+Size = Annotated[tuple[Annotated[int, Field(ge=1, le=4096)], Annotated[int, Field(ge=1, le=4096)]], Strict(False)]
+Side = Annotated[int, Field(ge=1, le=256)]
+Factors = Annotated[
+    tuple[Annotated[float, Field(gt=0, le=10)], Annotated[float, Field(gt=0, le=10)]],
+    Strict(False),
+    AfterValidator(_ordered),
+]
+Channels = Annotated[tuple[float, ...], Strict(False), Field(min_length=1, max_length=3)]
+
+
+class Section(BaseModel):
+    """Base of all sections: frozen, no unknown keys, no silent conversion between types."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+# --- data -------------------------------------------------------------------------------------------
+
+
+class Split(Section):
+    """How much of each class is set aside where no folder is given for it."""
+
+    validation: Percent = Field(0.15, description="Share of each class that chooses the model, such as 15%.")
+    test: Percent = Field(0.15, description="Share of each class that judges the finished model, such as 15%.")
+
+
+class Data(Section):
+    """Where the images are. Paths are relative to the file that names them."""
+
+    folder: str | None = Field(
+        None, description="One folder per class, or train/, validation/ and test/ with one folder per class."
+    )
+    train: str | None = Field(None, description="Training images, one folder per class.")
+    validation: str | None = Field(None, description="Validation images, one folder per class.")
+    test: str | None = Field(None, description="Test images, one folder per class.")
+    split: Split = Field(Split(), description="What is cut from the training images where no folder is given.")
+    group: Annotated[str, AfterValidator(_regex_with_one_capture)] | None = Field(
+        None,
+        description="Regular expression with one capture on the path below the folder; images with the same "
+        "capture (a patient, a slide, a video) stay on one side of the split.",
+    )
+
+
+# --- image ------------------------------------------------------------------------------------------
+
+
+class Standardize(Section):
+    """Per-channel statistics of the training pixels, in units of the 0 to 1 range."""
+
+    mean: Channels = Field(description="Mean per channel.")
+    deviation: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Strict(False)] = Field(
+        min_length=1, max_length=3, description="Standard deviation per channel."
+    )
+
+
+class Image(Section):
+    """What the model sees of a file: settled once, and the same in training, evaluation and prediction."""
+
+    size: Size = Field((224, 224), description="Height and width in pixels.")
+    color: Literal["rgb", "gray"] = Field("rgb", description="Three channels or one.")
+    fit: Literal["stretch", "crop", "pad"] = Field(
+        "stretch", description="How a picture of another shape fits: stretched, its centre cut out, or padded with black."
+    )
+    range: (
+        Literal["auto"]
+        | Annotated[tuple[float, float], Strict(False), AfterValidator(_rising)]
+    ) = Field(
+        "auto",
+        description="Raw values shown as black and white. auto: the smallest of 8, 10, 12, 14, 16 bits that holds "
+        "the largest training value. A range above 255 speaks of images with more than 8 bits only.",
+    )
+    standardize: Literal["off", "auto"] | Standardize = Field(
+        "off",
+        description="off: pixels are scaled to 0..1. auto: then also to mean 0 and deviation 1 per channel over the "
+        "training images. Or the statistics themselves.",
+    )
+
+    @property
+    def channels(self) -> int:
+        """Number of channels: 3 for rgb, 1 for gray."""
+        return 3 if self.color == "rgb" else 1
+
+
+# --- augment ----------------------------------------------------------------------------------------
+
+
+class Rotate(Section):
+    """Turn by a random angle about the centre."""
+
+    type: Literal["rotate"]
+    degrees: float = Field(ge=0, le=180, description="Largest angle to either side, in degrees.")
+
+
+class Shift(Section):
+    """Move by a random fraction of the side."""
+
+    type: Literal["shift"]
+    height: float = Field(0.0, ge=0, le=1, description="Largest vertical move to either side, as a fraction of the height.")
+    width: float = Field(0.0, ge=0, le=1, description="Largest horizontal move to either side, as a fraction of the width.")
+
+
+class Shear(Section):
+    """Slant by a random angle."""
+
+    type: Literal["shear"]
+    degrees: float = Field(ge=0, lt=90, description="Largest shear angle to either side, in degrees.")
+
+
+class Zoom(Section):
+    """Scale height and width by independent random factors; above 1 shows more of the surroundings."""
+
+    type: Literal["zoom"]
+    range: Factors = Field(description="Smallest and largest factor; below 1 enlarges the picture.")
+
+
+class Crop(Section):
+    """Cut out a random rectangle and scale it back to the full size (Szegedy et al. 2015, section 6)."""
+
+    type: Literal["crop"]
+    area: Annotated[
+        tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]],
+        Strict(False),
+        AfterValidator(_ordered),
+    ] = Field(description="Smallest and largest share of the picture's area that is kept.")
+    aspect: Factors = Field((0.75, 4 / 3), description="Smallest and largest width to height of the rectangle.")
+
+
+class Flip(Section):
+    """Mirror half of the pictures."""
+
+    type: Literal["flip"]
+    axis: Literal["horizontal", "vertical"] = Field(
+        "horizontal", description="horizontal swaps left and right, vertical swaps top and bottom."
+    )
+
+
+class Fill(Section):
+    """What stands where a geometric step looks past the picture's edge; nearest where this is not given."""
+
+    type: Literal["fill"]
+    mode: Literal["nearest", "constant", "reflect"] = Field(description="Repeat the edge, one value, or mirror.")
+    value: float = Field(0.0, ge=0, le=255, description="Pixel value for constant, 0 to 255.")
+
+
+class Brightness(Section):
+    """Multiply all pixels by a random factor."""
+
+    type: Literal["brightness"]
+    range: Factors = Field(description="Smallest and largest factor.")
+
+
+class Contrast(Section):
+    """Scale the distance of all pixels from the picture's mean by a random factor."""
+
+    type: Literal["contrast"]
+    range: Factors = Field(description="Smallest and largest factor.")
+
+
+class ChannelShift(Section):
+    """Add a random value to each channel."""
+
+    type: Literal["channel_shift"]
+    amount: float = Field(ge=0, le=255, description="Largest value added to or taken from a channel, on the 0 to 255 scale.")
+
+
+Augmentation = Annotated[
+    Rotate | Shift | Shear | Zoom | Crop | Flip | Fill | Brightness | Contrast | ChannelShift,
+    Field(discriminator="type"),
+]
+
+
+# --- model ------------------------------------------------------------------------------------------
+
+
+class Conv(Section):
+    """Two-dimensional convolution."""
+
+    type: Literal["conv"]
+    filters: int = Field(ge=1, le=65536, description="Number of output channels.")
+    kernel: Side = Field(3, description="Side of the kernel in pixels.")
+    stride: Side = Field(1, description="Step of the kernel in pixels.")
+    padding: Literal["valid", "same"] = Field("valid", description="valid: no padding; same: zeros around.")
+    activation: Activation = Field("linear", description="Function applied to the result.")
+
+
+class Pool(Section):
+    """Keep the largest or the mean value of each window."""
+
+    type: Literal["pool"]
+    kind: Literal["max", "average"] = Field("max", description="What is kept of a window.")
+    size: Side = Field(2, description="Side of the window in pixels; also its step.")
+
+
+class GlobalPool(Section):
+    """Keep one value per channel of the whole map."""
+
+    type: Literal["global_pool"]
+    kind: Literal["max", "average"] = Field("average", description="What is kept of the map.")
+
+
+class Flatten(Section):
+    """Turn the map into one row of numbers."""
+
+    type: Literal["flatten"]
+
+
+class Dense(Section):
+    """Fully connected layer."""
+
+    type: Literal["dense"]
+    units: int = Field(ge=1, le=1_000_000, description="Number of outputs.")
+    activation: Activation = Field("linear", description="Function applied to the result.")
+
+
+class Dropout(Section):
+    """Set a random share of the values to zero while training (Srivastava et al. 2014)."""
+
+    type: Literal["dropout"]
+    rate: float = Field(ge=0, lt=1, description="Share that is dropped.")
+
+
+class BatchNorm(Section):
+    """Normalise each channel over the batch (Ioffe and Szegedy 2015)."""
+
+    type: Literal["batch_norm"]
+    activation: Activation = Field("linear", description="Function applied to the result.")
+
+
+Layer = Annotated[
+    Conv | Pool | GlobalPool | Flatten | Dense | Dropout | BatchNorm, Field(discriminator="type")
+]
+
+
+class LayersModel(Section):
+    """A stack of layers; a dense softmax layer with one output per class is added at its end."""
+
+    type: Literal["layers"]
+    layers: Annotated[tuple[Layer, ...], Strict(False)] = Field(min_length=1, description="The stack, first to last.")
+
+
+# --- optimizer, train, runtime, export --------------------------------------------------------------
+
+
+class Adam(Section):
+    """Adam (Kingma and Ba 2014)."""
+
+    type: Literal["adam"]
+    learning_rate: float = Field(1e-3, gt=0, le=100, description="Step size.")
+    beta_1: float = Field(0.9, ge=0, lt=1, description="Decay of the mean of the gradients.")
+    beta_2: float = Field(0.999, ge=0, lt=1, description="Decay of the mean of their squares.")
+
+
+class Sgd(Section):
+    """Stochastic gradient descent, with momentum if asked for."""
+
+    type: Literal["sgd"]
+    learning_rate: float = Field(1e-2, gt=0, le=100, description="Step size.")
+    momentum: float = Field(0.0, ge=0, lt=1, description="Share of the last step that is kept.")
+    nesterov: bool = Field(False, description="Look ahead along the momentum.")
+
+
+Optimizer = Annotated[Adam | Sgd, Field(discriminator="type")]
+
+MonitoredMetric = Literal["val/loss", "val/accuracy"]
+
+
+class EarlyStopping(Section):
+    """Stop when a validation metric no longer improves; the best weights are kept in any case."""
+
+    metric: MonitoredMetric = Field("val/loss", description="What is watched.")
+    patience: int = Field(3, ge=1, description="Epochs without improvement before training stops.")
+    min_delta: float = Field(0.0, ge=0, description="Smallest change that counts as an improvement.")
+
+
+class Train(Section):
+    """The length and the batches of training."""
+
+    batch_size: int = Field(32, ge=1, le=65536, description="Images per step.")
+    epochs: int = Field(10, ge=1, le=100_000, description="Passes over the training images.")
+    early_stopping: EarlyStopping | None = Field(None, description="When to stop before the last epoch.")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="Arithmetic of the step; weights are float32 in any case."
+    )
+
+
+class Runtime(Section):
+    """The machine that trains."""
+
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|gpu(:\d+)?)$")] = Field(
+        "auto", description="auto (a GPU where there is one), cpu, gpu, or gpu:1 for the second."
+    )
+    threads: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = Field(
+        "auto", description="CPU threads; auto follows the process's affinity and the container's quota."
+    )
+    backend: Literal["auto", "tensorflow", "jax"] = Field("auto", description="Keras backend; auto is tensorflow.")
+
+
+class Export(Section):
+    """What is shipped."""
+
+    formats: Annotated[tuple[Literal["litert"], ...], Strict(False)] = Field(
+        ("litert",), min_length=1, description="Formats of the exported model."
+    )
+
+
+class Config(Section):
+    """One experiment: what was asked."""
+
+    version: Literal[1] = Field(1, description="Format of this file.")
+    seed: int = Field(0, ge=0, lt=2**32, description="Source of all random choices: split, order, weights, augmentation.")
+    data: Data = Field(Data(), description="Where the images are.")
+    image: Image = Field(Image(), description="What the model sees of a file.")
+    augment: Annotated[tuple[Augmentation, ...], Strict(False)] = Field(
+        (), description="Random changes of the training images; geometric steps are composed in this order into one."
+    )
+    model: LayersModel = Field(description="The network.")
+    optimizer: Optimizer = Field(Adam(type="adam"), description="How weights follow gradients.")
+    train: Train = Field(Train(), description="The length and the batches of training.")
+    runtime: Runtime = Field(Runtime(), description="The machine that trains.")
+    export: Export = Field(Export(), description="What is shipped.")

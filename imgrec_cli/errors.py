@@ -1,0 +1,59 @@
+"""Every error imgrec raises on purpose: what went wrong, where, and what to do about it."""
+
+
+class ImgrecError(Exception):
+    """Something the user can act on: `message` says what, where and what was got, `hint` what to do.
+
+    `exit_code` is part of the public contract (docs/exit-codes.md, tests/contracts).
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class InputError(ImgrecError):
+    """A path, option or file that the user gave cannot be used."""
+
+    exit_code = 2
+
+
+class ConfigError(InputError):
+    """A configuration with one or more problems, all of them in `message`, one a line."""
+
+
+class DataError(InputError):
+    """A collection of images that cannot be trained or judged on as it is."""
+
+
+class BadImageError(ImgrecError):
+    """One image that cannot be read; `message` is the reason without the file's name."""
+
+    exit_code = 3
+
+
+class ParityError(ImgrecError):
+    """The exported model does not answer as the trained one did; nothing was shipped."""
+
+    exit_code = 4
+
+
+class TrainingError(ImgrecError):
+    """Training cannot go on, such as a loss that is no longer a finite number."""
+
+    exit_code = 5
+
+
+class MissingExtraError(ImgrecError):
+    """A command needs packages of an extra that is not installed; `hint` is the command that installs it."""
+
+    exit_code = 6
+
+
+class DiskSpaceError(ImgrecError):
+    """A disk is too small for what has to be written, or became full."""
+
+    exit_code = 7
