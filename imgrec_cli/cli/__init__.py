@@ -1,0 +1,74 @@
+"""The command line: one file per command or group; a command parses, calls one verb, prints."""
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from imgrec_cli import __version__
+from imgrec_cli.cli import config, data, evaluate, info, output, predict, runs, train
+from imgrec_cli.errors import ImgrecError
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="imgrec",
+    help="From a folder of images to a tested, shipped classifier.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command(rich_help_panel="Start")(train.train)
+app.add_typer(config.app, rich_help_panel="Start")
+app.command(rich_help_panel="Judge")(evaluate.evaluate)
+app.add_typer(data.app, rich_help_panel="Data")
+app.command(rich_help_panel="Ship")(predict.predict)
+app.add_typer(runs.app, rich_help_panel="Look after")
+app.command(rich_help_panel="Look after")(info.info)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        output.line(f"imgrec {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error (also IMGREC_DEBUG=1).")
+    ] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    if debug:
+        os.environ["IMGREC_DEBUG"] = "1"
+
+
+def main() -> None:
+    """Run the command line; every error becomes a message and a stable exit code (docs/exit-codes.md)."""
+    for stream in (sys.stdout, sys.stderr):
+        # names of files may hold what the terminal's encoding cannot show
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        app()
+    except KeyboardInterrupt:
+        output.note("interrupted")
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        # the reader of our output has gone, such as `head`; Python would complain once more at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception as error:
+        if os.environ.get("IMGREC_DEBUG"):
+            raise
+        if not isinstance(error, ImgrecError):
+            error = ImgrecError(
+                f"a fault of imgrec: {type(error).__name__}: {error}",
+                "run it again as imgrec --debug … and report it with the output of imgrec info",
+            )
+        output.failure(error)
+        sys.exit(error.exit_code)

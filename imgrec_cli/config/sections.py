@@ -3,18 +3,50 @@
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PlainSerializer,
+    Strict,
+    Tag,
+    WithJsonSchema,
+)
 
 FORMAT_VERSION = 1
 
 Activation = Literal["linear", "relu", "leaky_relu", "sigmoid", "tanh", "gelu", "silu"]
 
 
-def _percent(value: object) -> object:
+def _percent(value: object) -> float:
     """Read `15%` as 0.15; a bare number is refused because 15 and 0.15 are too easily confused."""
-    if isinstance(value, str) and (match := re.fullmatch(r"(\d+(?:\.\d+)?) ?%", value)):
-        return float(match[1]) / 100
-    raise ValueError("expected a percentage such as 15%")
+    if isinstance(value, str) and (match := re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?%", value)):
+        share = float(match[1]) / 100
+        if share > 0.9:
+            raise ValueError(f"must be at most 90%, got {value}")
+        return share
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 90:
+        meant = value * 100 if value < 1 else value
+        raise ValueError(f"expected a percentage, got {value}; write {meant:.6g}%")
+    raise ValueError(f"expected a percentage such as 15%, got {value!r}")
+
+
+def _percent_text(share: float) -> str:
+    return f"{share * 100:.15g}%"
+
+
+def _word_or(kinds: type | tuple[type, ...], words: tuple[str, ...], expected: str) -> Discriminator:
+    """Choose the branch of a union by the kind of the value, so that a mistake gives one message only."""
+
+    def branch(value: object) -> str | None:
+        if isinstance(value, str) and value in words:
+            return "<word>"
+        return "<value>" if isinstance(value, kinds) and not isinstance(value, bool) else None
+
+    return Discriminator(branch, custom_error_type="neither", custom_error_message=expected)
 
 
 def _regex_with_one_capture(pattern: str) -> str:
@@ -40,8 +72,12 @@ def _rising(pair: tuple[float, float]) -> tuple[float, float]:
 
 
 Percent = Annotated[
-    float, BeforeValidator(_percent, json_schema_input_type=str), Field(ge=0, le=0.9)
+    float,
+    BeforeValidator(_percent),
+    PlainSerializer(_percent_text),
+    WithJsonSchema({"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)? ?%$", "examples": ["15%"]}),
 ]
+Folder = Annotated[str, Field(min_length=1)]
 # strict mode would refuse YAML's lists where a tuple is wanted
 Size = Annotated[tuple[Annotated[int, Field(ge=1, le=4096)], Annotated[int, Field(ge=1, le=4096)]], Strict(False)]
 Side = Annotated[int, Field(ge=1, le=256)]
@@ -65,22 +101,34 @@ class Section(BaseModel):
 class Split(Section):
     """How much of each class is set aside where no folder is given for it."""
 
-    validation: Percent = Field(0.15, description="Share of each class that chooses the model, such as 15%.")
-    test: Percent = Field(0.15, description="Share of each class that judges the finished model, such as 15%.")
+    validation: Percent = Field(
+        default=0.15,
+        json_schema_extra={"default": "15%"},
+        description="Share of each class that chooses the model, such as 15%.",
+    )
+    test: Percent = Field(
+        default=0.15,
+        json_schema_extra={"default": "15%"},
+        description="Share of each class that judges the finished model, such as 15%.",
+    )
 
 
 class Data(Section):
     """Where the images are. Paths are relative to the file that names them."""
 
-    folder: str | None = Field(
-        None, description="One folder per class, or train/, validation/ and test/ with one folder per class."
+    folder: Folder | None = Field(
+        default=None, description="One folder per class, or train/, validation/ and test/ with one folder per class."
     )
-    train: str | None = Field(None, description="Training images, one folder per class.")
-    validation: str | None = Field(None, description="Validation images, one folder per class.")
-    test: str | None = Field(None, description="Test images, one folder per class.")
-    split: Split = Field(Split(), description="What is cut from the training images where no folder is given.")
+    train: Folder | None = Field(default=None, description="Training images, one folder per class.")
+    validation: Folder | None = Field(default=None, description="Validation images, one folder per class.")
+    test: Folder | None = Field(default=None, description="Test images, one folder per class.")
+    split: Split = Field(
+        default=Split(),
+        description="What is cut from the training images where no folder is given.",
+        examples=[{"validation": "15%", "test": "15%"}],
+    )
     group: Annotated[str, AfterValidator(_regex_with_one_capture)] | None = Field(
-        None,
+        default=None,
         description="Regular expression with one capture on the path below the folder; images with the same "
         "capture (a patient, a slide, a video) stay on one side of the split.",
     )
@@ -101,21 +149,27 @@ class Standardize(Section):
 class Image(Section):
     """What the model sees of a file: settled once, and the same in training, evaluation and prediction."""
 
-    size: Size = Field((224, 224), description="Height and width in pixels.")
-    color: Literal["rgb", "gray"] = Field("rgb", description="Three channels or one.")
+    size: Size = Field(default=(224, 224), description="Height and width in pixels.", examples=[[224, 224]])
+    color: Literal["rgb", "gray"] = Field(default="rgb", description="Three channels or one.")
     fit: Literal["stretch", "crop", "pad"] = Field(
-        "stretch", description="How a picture of another shape fits: stretched, its centre cut out, or padded with black."
+        default="stretch",
+        description="How a picture of another shape fits: stretched, its centre cut out, or padded with black.",
     )
-    range: (
-        Literal["auto"]
-        | Annotated[tuple[float, float], Strict(False), AfterValidator(_rising)]
-    ) = Field(
-        "auto",
+    range: Annotated[
+        Annotated[Literal["auto"], Tag("<word>")]
+        | Annotated[tuple[float, float], Strict(False), AfterValidator(_rising), Tag("<value>")],
+        _word_or((list, tuple), ("auto",), "expected auto or [low, high]"),
+    ] = Field(
+        default="auto",
         description="Raw values shown as black and white. auto: the smallest of 8, 10, 12, 14, 16 bits that holds "
         "the largest training value. A range above 255 speaks of images with more than 8 bits only.",
+        examples=[[0, 4095]],
     )
-    standardize: Literal["off", "auto"] | Standardize = Field(
-        "off",
+    standardize: Annotated[
+        Annotated[Literal["off", "auto"], Tag("<word>")] | Annotated[Standardize, Tag("<value>")],
+        _word_or((dict, Standardize), ("off", "auto"), "expected off, auto or {mean: [...], deviation: [...]}"),
+    ] = Field(
+        default="off",
         description="off: pixels are scaled to 0..1. auto: then also to mean 0 and deviation 1 per channel over the "
         "training images. Or the statistics themselves.",
     )
@@ -140,8 +194,12 @@ class Shift(Section):
     """Move by a random fraction of the side."""
 
     type: Literal["shift"]
-    height: float = Field(0.0, ge=0, le=1, description="Largest vertical move to either side, as a fraction of the height.")
-    width: float = Field(0.0, ge=0, le=1, description="Largest horizontal move to either side, as a fraction of the width.")
+    height: float = Field(
+        default=0.0, ge=0, le=1, description="Largest vertical move to either side, as a fraction of the height."
+    )
+    width: float = Field(
+        default=0.0, ge=0, le=1, description="Largest horizontal move to either side, as a fraction of the width."
+    )
 
 
 class Shear(Section):
@@ -167,7 +225,7 @@ class Crop(Section):
         Strict(False),
         AfterValidator(_ordered),
     ] = Field(description="Smallest and largest share of the picture's area that is kept.")
-    aspect: Factors = Field((0.75, 4 / 3), description="Smallest and largest width to height of the rectangle.")
+    aspect: Factors = Field(default=(0.75, 4 / 3), description="Smallest and largest width to height of the rectangle.")
 
 
 class Flip(Section):
@@ -175,7 +233,7 @@ class Flip(Section):
 
     type: Literal["flip"]
     axis: Literal["horizontal", "vertical"] = Field(
-        "horizontal", description="horizontal swaps left and right, vertical swaps top and bottom."
+        default="horizontal", description="horizontal swaps left and right, vertical swaps top and bottom."
     )
 
 
@@ -184,7 +242,7 @@ class Fill(Section):
 
     type: Literal["fill"]
     mode: Literal["nearest", "constant", "reflect"] = Field(description="Repeat the edge, one value, or mirror.")
-    value: float = Field(0.0, ge=0, le=255, description="Pixel value for constant, 0 to 255.")
+    value: float = Field(default=0.0, ge=0, le=255, description="Pixel value for constant, 0 to 255.")
 
 
 class Brightness(Section):
@@ -205,7 +263,9 @@ class ChannelShift(Section):
     """Add a random value to each channel."""
 
     type: Literal["channel_shift"]
-    amount: float = Field(ge=0, le=255, description="Largest value added to or taken from a channel, on the 0 to 255 scale.")
+    amount: float = Field(
+        ge=0, le=255, description="Largest value added to or taken from a channel, on the 0 to 255 scale."
+    )
 
 
 Augmentation = Annotated[
@@ -222,25 +282,25 @@ class Conv(Section):
 
     type: Literal["conv"]
     filters: int = Field(ge=1, le=65536, description="Number of output channels.")
-    kernel: Side = Field(3, description="Side of the kernel in pixels.")
-    stride: Side = Field(1, description="Step of the kernel in pixels.")
-    padding: Literal["valid", "same"] = Field("valid", description="valid: no padding; same: zeros around.")
-    activation: Activation = Field("linear", description="Function applied to the result.")
+    kernel: Side = Field(default=3, description="Side of the kernel in pixels.")
+    stride: Side = Field(default=1, description="Step of the kernel in pixels.")
+    padding: Literal["valid", "same"] = Field(default="valid", description="valid: no padding; same: zeros around.")
+    activation: Activation = Field(default="linear", description="Function applied to the result.")
 
 
 class Pool(Section):
     """Keep the largest or the mean value of each window."""
 
     type: Literal["pool"]
-    kind: Literal["max", "average"] = Field("max", description="What is kept of a window.")
-    size: Side = Field(2, description="Side of the window in pixels; also its step.")
+    kind: Literal["max", "average"] = Field(default="max", description="What is kept of a window.")
+    size: Side = Field(default=2, description="Side of the window in pixels; also its step.")
 
 
 class GlobalPool(Section):
     """Keep one value per channel of the whole map."""
 
     type: Literal["global_pool"]
-    kind: Literal["max", "average"] = Field("average", description="What is kept of the map.")
+    kind: Literal["max", "average"] = Field(default="average", description="What is kept of the map.")
 
 
 class Flatten(Section):
@@ -254,7 +314,7 @@ class Dense(Section):
 
     type: Literal["dense"]
     units: int = Field(ge=1, le=1_000_000, description="Number of outputs.")
-    activation: Activation = Field("linear", description="Function applied to the result.")
+    activation: Activation = Field(default="linear", description="Function applied to the result.")
 
 
 class Dropout(Section):
@@ -268,12 +328,10 @@ class BatchNorm(Section):
     """Normalise each channel over the batch (Ioffe and Szegedy 2015)."""
 
     type: Literal["batch_norm"]
-    activation: Activation = Field("linear", description="Function applied to the result.")
+    activation: Activation = Field(default="linear", description="Function applied to the result.")
 
 
-Layer = Annotated[
-    Conv | Pool | GlobalPool | Flatten | Dense | Dropout | BatchNorm, Field(discriminator="type")
-]
+Layer = Annotated[Conv | Pool | GlobalPool | Flatten | Dense | Dropout | BatchNorm, Field(discriminator="type")]
 
 
 class LayersModel(Section):
@@ -290,21 +348,40 @@ class Adam(Section):
     """Adam (Kingma and Ba 2014)."""
 
     type: Literal["adam"]
-    learning_rate: float = Field(1e-3, gt=0, le=100, description="Step size.")
-    beta_1: float = Field(0.9, ge=0, lt=1, description="Decay of the mean of the gradients.")
-    beta_2: float = Field(0.999, ge=0, lt=1, description="Decay of the mean of their squares.")
+    learning_rate: float = Field(default=1e-3, gt=0, le=100, description="Step size.")
+    beta_1: float = Field(default=0.9, ge=0, lt=1, description="Decay of the mean of the gradients.")
+    beta_2: float = Field(default=0.999, ge=0, lt=1, description="Decay of the mean of their squares.")
 
 
 class Sgd(Section):
     """Stochastic gradient descent, with momentum if asked for."""
 
     type: Literal["sgd"]
-    learning_rate: float = Field(1e-2, gt=0, le=100, description="Step size.")
-    momentum: float = Field(0.0, ge=0, lt=1, description="Share of the last step that is kept.")
-    nesterov: bool = Field(False, description="Look ahead along the momentum.")
+    learning_rate: float = Field(default=1e-2, gt=0, le=100, description="Step size.")
+    momentum: float = Field(default=0.0, ge=0, lt=1, description="Share of the last step that is kept.")
+    nesterov: bool = Field(default=False, description="Look ahead along the momentum.")
 
 
-Optimizer = Annotated[Adam | Sgd, Field(discriminator="type")]
+class AdamW(Section):
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2017)."""
+
+    type: Literal["adamw"]
+    learning_rate: float = Field(default=1e-3, gt=0, le=100, description="Step size.")
+    weight_decay: float = Field(default=1e-2, ge=0, le=1, description="Share of a weight taken away per unit of step.")
+    beta_1: float = Field(default=0.9, ge=0, lt=1, description="Decay of the mean of the gradients.")
+    beta_2: float = Field(default=0.999, ge=0, lt=1, description="Decay of the mean of their squares.")
+
+
+class RMSprop(Section):
+    """Steps divided by a running root mean square of the gradients (Hinton 2012, lecture 6e)."""
+
+    type: Literal["rmsprop"]
+    learning_rate: float = Field(default=1e-3, gt=0, le=100, description="Step size.")
+    rho: float = Field(default=0.9, ge=0, lt=1, description="Decay of the mean of the squared gradients.")
+    momentum: float = Field(default=0.0, ge=0, lt=1, description="Share of the last step that is kept.")
+
+
+Optimizer = Annotated[Adam | AdamW | Sgd | RMSprop, Field(discriminator="type")]
 
 MonitoredMetric = Literal["val/loss", "val/accuracy"]
 
@@ -312,19 +389,23 @@ MonitoredMetric = Literal["val/loss", "val/accuracy"]
 class EarlyStopping(Section):
     """Stop when a validation metric no longer improves; the best weights are kept in any case."""
 
-    metric: MonitoredMetric = Field("val/loss", description="What is watched.")
-    patience: int = Field(3, ge=1, description="Epochs without improvement before training stops.")
-    min_delta: float = Field(0.0, ge=0, description="Smallest change that counts as an improvement.")
+    metric: MonitoredMetric = Field(default="val/loss", description="What is watched.")
+    patience: int = Field(default=3, ge=1, description="Epochs without improvement before training stops.")
+    min_delta: float = Field(default=0.0, ge=0, description="Smallest change that counts as an improvement.")
 
 
 class Train(Section):
     """The length and the batches of training."""
 
-    batch_size: int = Field(32, ge=1, le=65536, description="Images per step.")
-    epochs: int = Field(10, ge=1, le=100_000, description="Passes over the training images.")
-    early_stopping: EarlyStopping | None = Field(None, description="When to stop before the last epoch.")
+    batch_size: int = Field(default=32, ge=1, le=65536, description="Images per step.")
+    epochs: int = Field(default=10, ge=1, le=100_000, description="Passes over the training images.")
+    early_stopping: EarlyStopping | None = Field(
+        default=None,
+        description="When to stop before the last epoch.",
+        examples=[{"metric": "val/loss", "patience": 3}],
+    )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="Arithmetic of the step; weights are float32 in any case."
+        default="auto", description="Arithmetic of the step; weights are float32 in any case."
     )
 
 
@@ -332,34 +413,43 @@ class Runtime(Section):
     """The machine that trains."""
 
     device: Annotated[str, Field(pattern=r"^(auto|cpu|gpu(:\d+)?)$")] = Field(
-        "auto", description="auto (a GPU where there is one), cpu, gpu, or gpu:1 for the second."
+        default="auto",
+        description="auto (a GPU where there is one), cpu, gpu, or gpu:1 for the second.",
+        examples=["auto", "cpu", "gpu", "gpu:1"],
     )
-    threads: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = Field(
-        "auto", description="CPU threads; auto follows the process's affinity and the container's quota."
+    threads: Annotated[
+        Annotated[Literal["auto"], Tag("<word>")] | Annotated[int, Field(ge=1, le=1024), Tag("<value>")],
+        _word_or(int, ("auto",), "expected auto or a whole number"),
+    ] = Field(default="auto", description="CPU threads; auto follows the process's affinity and the container's quota.")
+    backend: Literal["auto", "tensorflow", "jax"] = Field(
+        default="auto", description="Keras backend; auto is tensorflow."
     )
-    backend: Literal["auto", "tensorflow", "jax"] = Field("auto", description="Keras backend; auto is tensorflow.")
 
 
 class Export(Section):
     """What is shipped."""
 
     formats: Annotated[tuple[Literal["litert"], ...], Strict(False)] = Field(
-        ("litert",), min_length=1, description="Formats of the exported model."
+        default=("litert",), min_length=1, description="Formats of the exported model.", examples=[["litert"]]
     )
 
 
 class Config(Section):
     """One experiment: what was asked."""
 
-    version: Literal[1] = Field(1, description="Format of this file.")
-    seed: int = Field(0, ge=0, lt=2**32, description="Source of all random choices: split, order, weights, augmentation.")
-    data: Data = Field(Data(), description="Where the images are.")
-    image: Image = Field(Image(), description="What the model sees of a file.")
+    version: Literal[1] = Field(default=1, description="Format of this file.")
+    seed: int = Field(
+        default=0, ge=0, lt=2**32, description="Source of all random choices: split, order, weights, augmentation."
+    )
+    data: Data = Field(default=Data(), description="Where the images are.")
+    image: Image = Field(default=Image(), description="What the model sees of a file.")
     augment: Annotated[tuple[Augmentation, ...], Strict(False)] = Field(
-        (), description="Random changes of the training images; geometric steps are composed in this order into one."
+        default=(),
+        description="Random changes of the training images; geometric steps are composed in this order into one.",
+        examples=[[{"type": "flip", "axis": "horizontal"}]],
     )
     model: LayersModel = Field(description="The network.")
-    optimizer: Optimizer = Field(Adam(type="adam"), description="How weights follow gradients.")
-    train: Train = Field(Train(), description="The length and the batches of training.")
-    runtime: Runtime = Field(Runtime(), description="The machine that trains.")
-    export: Export = Field(Export(), description="What is shipped.")
+    optimizer: Optimizer = Field(default=Adam(type="adam"), description="How weights follow gradients.")
+    train: Train = Field(default=Train(), description="The length and the batches of training.")
+    runtime: Runtime = Field(default=Runtime(), description="The machine that trains.")
+    export: Export = Field(default=Export(), description="What is shipped.")

@@ -1,0 +1,19 @@
+"""Folders of images → one data set: scan, split, pack."""
+
+from imgrec_cli.dataset.cache import PackInfo, cache_folder, clear_packs, list_packs
+from imgrec_cli.dataset.load import Dataset, Skipped, load_dataset
+from imgrec_cli.dataset.scan import Example, Listing, scan, scan_labelled
+
+__all__ = [
+    "Dataset",
+    "Example",
+    "Listing",
+    "PackInfo",
+    "Skipped",
+    "cache_folder",
+    "clear_packs",
+    "list_packs",
+    "load_dataset",
+    "scan",
+    "scan_labelled",
+]

@@ -1,0 +1,219 @@
+"""The verbs: train: Config → Run, evaluate: Bundle × images → Evaluation. Each calls the parts in order."""
+
+import platform
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from imgrec_cli import __version__
+from imgrec_cli.bundle import Manifest
+from imgrec_cli.classifier import Classifier
+from imgrec_cli.errors import DataError, ImgrecError, InputError
+from imgrec_cli.evaluation import Evaluation, LabelledImage, evaluate_files
+from imgrec_cli.progress import Listener, Note, Warn, ignore
+from imgrec_cli.rundir import RUNS_FOLDER, RecordedExample, Run, newest_finished_run, write_text
+
+if TYPE_CHECKING:
+    from imgrec_cli.config import Config
+    from imgrec_cli.dataset import Dataset
+    from imgrec_cli.training.runtime import Machine
+
+
+def train(
+    config: "Config | Path | str",
+    overrides: Sequence[str] = (),
+    *,
+    runs: Path = Path(RUNS_FOLDER),
+    on_event: Listener = ignore,
+) -> Run:
+    """Train a classifier, ship it, judge it, and return the finished run, a new folder below `runs`.
+
+    `config` is a configuration or the path of its YAML file, `overrides` are `key=value` texts for a file. Raises the
+    kinds of imgrec_cli.errors; a run that began is then marked failed and kept.
+    """
+    from imgrec_cli.config import Config, load_config, resolved_yaml
+    from imgrec_cli.dataset import load_dataset
+    from imgrec_cli.training import runtime
+
+    if isinstance(config, Config):
+        name, written = "config", ""
+    else:
+        path = Path(config)
+        config = load_config(path, overrides)
+        name, written = path.stem, path.read_text(encoding="utf-8-sig")
+    started = time.time()
+    machine = runtime.start(config.runtime)
+    precision = runtime.resolve_precision(config.train, machine)
+    on_event(Note(f"{machine.name}, {precision}, Keras on {machine.backend}"))
+    for warning in machine.warnings:
+        on_event(Warn(warning))
+    dataset = load_dataset(config.data, config.image, config.seed, on_event)
+    resolved = _resolved(config, dataset, machine, precision)
+
+    run = Run.create(runs, name)
+    run.update_record(
+        name=run.name,
+        status="running",
+        started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+        overrides=list(overrides),
+        seed=config.seed,
+        device=machine.name,
+        backend=machine.backend,
+        precision=precision,
+        threads=machine.threads,
+        versions=_versions(machine.backend),
+        data={
+            "fingerprint": dataset.fingerprint,
+            "class_names": list(dataset.class_names),
+            "images": {split: len(dataset.rows(split)) for split in ("train", "validation", "test")},
+            "skipped": len(dataset.skipped),
+        },
+    )
+    if written:
+        write_text(run.config_file, written)
+    write_text(run.resolved_config_file, resolved_yaml(resolved, run.folder))
+    _record_examples(run, dataset)
+    on_event(Note(f"run {run.folder}"))
+    try:
+        _fit_export_judge(resolved, dataset, run, on_event)
+    except BaseException as error:
+        reason = error.message if isinstance(error, ImgrecError) else type(error).__name__
+        status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        run.update_record(status=status, error=reason, seconds=round(time.time() - started, 1))
+        raise
+    run.update_record(status="finished", seconds=round(time.time() - started, 1))
+    return run
+
+
+def _fit_export_judge(config: "Config", dataset: "Dataset", run: Run, on_event: Listener) -> None:
+    from dataclasses import replace
+
+    from imgrec_cli.training.export import export
+    from imgrec_cli.training.fit import fit
+
+    model, best_epoch = fit(config, dataset, run, on_event)
+    run.update_record(best_epoch=best_epoch)
+    manifest = export(config, dataset, run, model, on_event)
+    split = "test" if len(dataset.rows("test")) else "validation"
+    images = [
+        LabelledImage(example.path, Path(example.file), example.label)
+        for example in dataset.examples
+        if example.split == split
+    ]
+    evaluation = evaluate_files(Classifier.load(run.folder), images, split, on_event)
+    evaluation.save(run.evaluation_folder(split))
+    scores = {
+        "split": split,
+        "images": evaluation.summary.images,
+        "accuracy": evaluation.summary.accuracy,
+        "macro_f1": evaluation.summary.macro.f1,
+        "fingerprint": dataset.fingerprint,
+    }
+    replace(manifest, scores=scores).write(run.bundle_folder)
+    run.update_record(scores=scores)
+
+
+def _resolved(config: "Config", dataset: "Dataset", machine: "Machine", precision: str) -> "Config":
+    """The config with every `auto` replaced by what was chosen."""
+    from imgrec_cli.config import Standardize
+
+    image = config.image.model_copy(update={"range": dataset.spec.range})
+    if config.image.standardize == "auto":
+        mean, deviation = dataset.pixel_statistics()
+        image = image.model_copy(update={"standardize": Standardize(mean=mean, deviation=deviation)})
+    batch_size = min(config.train.batch_size, len(dataset.rows("train")))
+    return config.model_copy(
+        update={
+            "image": image,
+            "train": config.train.model_copy(update={"batch_size": batch_size, "precision": precision}),
+            "runtime": config.runtime.model_copy(
+                update={"device": machine.device, "threads": machine.threads, "backend": machine.backend}
+            ),
+        }
+    )
+
+
+def _versions(backend: str) -> dict[str, str]:
+    from importlib.metadata import version
+
+    packages = ("keras", "jax" if backend == "jax" else "tensorflow", "numpy", "pillow", "ai-edge-litert")
+    found = {"imgrec": __version__, "python": platform.python_version(), "system": platform.platform()}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except ImportError:  # TensorFlow for CPUs is a distribution of another name
+            found[package] = version(f"{package}-cpu")
+    return found
+
+
+def _record_examples(run: Run, dataset: "Dataset") -> None:
+    from imgrec_cli.rundir import write_csv
+
+    run.write_examples(
+        RecordedExample(e.split, dataset.class_names[e.label], e.path, e.file, dataset.digest(e))
+        for e in dataset.examples
+    )
+    if dataset.skipped:
+        write_csv(run.skipped_file, ("path", "reason"), ((s.path, s.reason) for s in dataset.skipped))
+
+
+def evaluate(
+    model: Path | str | None = None,
+    *,
+    split: str = "test",
+    data: Path | str | None = None,
+    on_event: Listener = ignore,
+) -> Evaluation:
+    """Judge a run or bundle on a split of its run, or on a folder of class folders, and return the figures.
+
+    Without `model` it is the newest finished run. A run keeps the result below `evaluation/`. Raises DataError where
+    the class folders of `data` are not the bundle's classes by name, InputError where a bundle is given without data.
+    """
+    path = Path(model) if model is not None else newest_finished_run(Path(RUNS_FOLDER)).folder
+    classifier = Classifier.load(path)
+    run = Run.open(path) if (path / "run.json").is_file() else None
+    if data is not None:
+        images = _images_below(Path(data), split, classifier.manifest)
+        name = f"data-{Path(data).resolve().name}"
+    elif run is not None:
+        images = _images_of_run(run, split, classifier.manifest)
+        name = split
+    else:
+        raise InputError(f"{path}: a bundle does not know its images", "name a folder of class folders: --data DIR")
+    evaluation = evaluate_files(classifier, images, name, on_event)
+    if run is not None:
+        evaluation.save(run.evaluation_folder(name))
+    return evaluation
+
+
+def _images_of_run(run: Run, split: str, manifest: Manifest) -> list[LabelledImage]:
+    index = {name: label for label, name in enumerate(manifest.class_names)}
+    images = [
+        LabelledImage(example.path, run.folder / example.file, index[example.label])
+        for example in run.read_examples(split)
+    ]
+    if not images:
+        raise DataError(
+            f"{run.folder}: this run has no {split} images",
+            "choose another split with --split, or a folder with --data DIR",
+        )
+    return images
+
+
+def _images_below(folder: Path, split: str, manifest: Manifest) -> list[LabelledImage]:
+    from imgrec_cli.dataset.scan import scan_labelled
+
+    found = scan_labelled(folder, split)
+    missing = [name for name in manifest.class_names if name not in found]
+    extra = [name for name in found if name not in manifest.class_names]
+    if missing or extra:
+        lines = [f"{folder}: its class folders are not the {len(manifest.class_names)} classes of {manifest.name}"]
+        lines += [f"  missing: {', '.join(missing)}"] if missing else []
+        lines += [f"  not in the model: {', '.join(extra)}"] if extra else []
+        raise DataError("\n".join(lines), "rename or remove folders; an empty folder stands for a class without images")
+    return [
+        LabelledImage(path, file, label)
+        for label, name in enumerate(manifest.class_names)
+        for path, file in found[name]
+    ]

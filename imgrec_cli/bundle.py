@@ -1,0 +1,119 @@
+"""The manifest of a shipped model: read, written and verified with the standard library alone.
+
+A bundle is a folder: `manifest.json`, the exported model, `selftest.npz`. It holds no code and no pixel of the user's.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from imgrec_cli.errors import InputError
+from imgrec_cli.imaging import PixelSpec
+from imgrec_cli.rundir import Run, write_json
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+MODEL = "model.tflite"
+SELFTEST = "selftest.npz"
+
+
+@dataclass(frozen=True, slots=True)
+class FileRecord:
+    """Size in bytes and SHA-256 of one file of the bundle."""
+
+    bytes: int
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> "FileRecord":
+        with path.open("rb") as stream:
+            return cls(path.stat().st_size, hashlib.file_digest(stream, "sha256").hexdigest())
+
+
+@dataclass(frozen=True, slots=True)
+class Parity:
+    """How the exported model's answers compare with those of the trained weights in Keras at float32.
+
+    `largest_gap` is the largest difference of any probability, `disagreements` the images whose label differs, and
+    `precision_changes` the number of labels that differ between training's own precision and float32.
+    """
+
+    images: int
+    split: str
+    largest_gap: float
+    disagreements: list[str]
+    precision_changes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a bundle says of itself.
+
+    Input of the model: uint8 [N, height, width, channels], 0 to 255, N free. Output: float32 [N, classes],
+    probabilities in the order of `class_names`.
+    """
+
+    name: str
+    created: str
+    class_names: list[str]
+    pixels: PixelSpec
+    files: dict[str, FileRecord]
+    parity: Parity
+    versions: dict[str, str]
+    scores: dict[str, Any] = field(default_factory=dict)
+    format: int = FORMAT_VERSION
+
+    def write(self, folder: Path) -> None:
+        """Write `manifest.json` into the bundle's folder, atomically."""
+        write_json(folder / MANIFEST, asdict(self))
+
+    @classmethod
+    def read(cls, folder: Path) -> "Manifest":
+        """The manifest in `folder`. Raises InputError where it is missing, of another format, or damaged."""
+        path = folder / MANIFEST
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            if values["format"] != FORMAT_VERSION:
+                raise InputError(
+                    f"{path}: bundle format {values['format']}, this imgrec reads format {FORMAT_VERSION}",
+                    "upgrade imgrec, or export the run again",
+                )
+            values["pixels"] = PixelSpec.from_dict(values["pixels"])
+            values["files"] = {name: FileRecord(**record) for name, record in values["files"].items()}
+            values["parity"] = Parity(**values["parity"])
+            return cls(**values)
+        except FileNotFoundError as error:
+            raise InputError(f"{folder}: not a bundle, it has no {MANIFEST}") from error
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{path}: damaged: {error!r}", "export the run again") from error
+
+
+def find_bundle(path: Path) -> Path:
+    """The bundle that `path` names: a bundle's folder or a run's. Raises InputError where there is none."""
+    if (path / MANIFEST).is_file():
+        return path
+    if (path / "run.json").is_file():
+        run = Run.open(path)
+        if (run.bundle_folder / MANIFEST).is_file():
+            return run.bundle_folder
+        raise InputError(f"{path}: this run has no bundle; its status is {run.record.get('status')}")
+    if not path.exists():
+        raise InputError(f"{path}: no such run or bundle", "imgrec runs lists the runs here")
+    raise InputError(f"{path}: neither a run nor a bundle", "name a folder with a run.json or a manifest.json")
+
+
+def check_sizes(folder: Path, manifest: Manifest) -> None:
+    """Raise InputError where a file of the bundle is missing or has another size; hashes are left to `verify`."""
+    for name, record in manifest.files.items():
+        path = folder / name
+        if Path(name).name != name:
+            raise InputError(f"{folder / MANIFEST}: names a file outside the bundle: {name}")
+        if not path.is_file():
+            raise InputError(f"{path}: missing from the bundle", "copy the bundle again, or export the run again")
+        if path.stat().st_size != record.bytes:
+            raise InputError(
+                f"{path}: damaged: {path.stat().st_size} bytes instead of {record.bytes}",
+                "copy the bundle again, or export the run again",
+            )

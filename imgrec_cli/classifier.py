@@ -1,0 +1,146 @@
+"""Bundle → predictions, through LiteRT: no TensorFlow, and fast to start."""
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imgrec_cli.bundle import MODEL, Manifest, check_sizes, find_bundle
+from imgrec_cli.errors import BadImageError, InputError
+from imgrec_cli.imaging import load_pixels
+from imgrec_cli.machine import available_cores, native_messages_hidden
+
+BATCH_SIZE = 16
+
+Pixels = NDArray[np.uint8]
+Scores = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The answer for one image: every class with its probability, most probable first."""
+
+    source: str
+    ranking: list[tuple[str, float]]
+
+    @property
+    def label(self) -> str:
+        return self.ranking[0][0]
+
+    @property
+    def confidence(self) -> float:
+        return self.ranking[0][1]
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """An image that could not be read, and why."""
+
+    source: str
+    reason: str
+
+
+class Classifier:
+    """A shipped model that answers for images.
+
+    One classifier belongs to one thread at a time: the LiteRT interpreter inside keeps its buffers between calls.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        from ai_edge_litert.interpreter import Interpreter
+
+        self.folder = folder
+        self.manifest = manifest
+        try:
+            with native_messages_hidden():
+                self._interpreter: Any = Interpreter(str(folder / MODEL), num_threads=available_cores())
+        except ValueError as error:
+            raise InputError(f"{folder / MODEL}: not a LiteRT model: {error}", "export the run again") from error
+        self._input = self._interpreter.get_input_details()[0]["index"]
+        self._output = self._interpreter.get_output_details()[0]["index"]
+        self._batch = 0
+
+    @classmethod
+    def load(cls, path: Path | str) -> "Classifier":
+        """The classifier in a bundle's or a run's folder. Raises InputError where there is none or it is damaged."""
+        folder = find_bundle(Path(path))
+        manifest = Manifest.read(folder)
+        check_sizes(folder, manifest)
+        return cls(folder, manifest)
+
+    @property
+    def class_names(self) -> list[str]:
+        return self.manifest.class_names
+
+    def scores(self, pixels: Pixels) -> Scores:
+        """Probabilities float32 [N, classes] for images uint8 [N, height, width, channels], 0 to 255."""
+        scores = np.empty((len(pixels), len(self.class_names)), np.float32)
+        for start in range(0, len(pixels), BATCH_SIZE):
+            batch = pixels[start : start + BATCH_SIZE]
+            if len(batch) != self._batch:
+                self._interpreter.resize_tensor_input(self._input, batch.shape)
+                with native_messages_hidden():
+                    self._interpreter.allocate_tensors()
+                self._batch = len(batch)
+            self._interpreter.set_tensor(self._input, np.ascontiguousarray(batch))
+            self._interpreter.invoke()
+            scores[start : start + len(batch)] = self._interpreter.get_tensor(self._output)
+        return scores
+
+    def score_files(self, sources: Iterable[Path | bytes]) -> Iterator[Scores | BadImageError]:
+        """For each image in turn its probabilities float32 [classes], or the error it could not be read with.
+
+        Decoding runs ahead on other threads; memory is bounded whatever the number of images.
+        """
+        spec = self.manifest.pixels
+
+        def read(source: Path | bytes) -> Pixels | BadImageError:
+            try:
+                return load_pixels(source, spec)
+            except BadImageError as error:
+                return error
+
+        def answer(results: list[Pixels | BadImageError]) -> Iterator[Scores | BadImageError]:
+            readable = [pixels for pixels in results if isinstance(pixels, np.ndarray)]
+            scores = iter(self.scores(np.stack(readable)) if readable else ())
+            for result in results:
+                yield result if isinstance(result, BadImageError) else next(scores)
+
+        with ThreadPoolExecutor(available_cores()) as pool:
+            ahead: deque[Future[Pixels | BadImageError]] = deque()
+            for source in sources:
+                ahead.append(pool.submit(read, source))
+                if len(ahead) >= 3 * BATCH_SIZE:
+                    yield from answer([ahead.popleft().result() for _ in range(BATCH_SIZE)])
+            while ahead:
+                yield from answer([ahead.popleft().result() for _ in range(min(BATCH_SIZE, len(ahead)))])
+
+    def predict(self, image: Path | str | bytes) -> Prediction:
+        """The answer for one image: a path, or the bytes of an encoded image. Raises BadImageError."""
+        source = image if isinstance(image, bytes) else Path(image)
+        pixels = load_pixels(source, self.manifest.pixels)
+        return self.ranked("bytes" if isinstance(image, bytes) else os.fspath(image), self.scores(pixels[None])[0])
+
+    def predict_many(self, images: Iterable[tuple[str, Path | bytes]]) -> Iterator[Prediction | Unreadable]:
+        """Answers for (name, image) pairs in their order; an image that cannot be read is answered as Unreadable."""
+        names: deque[str] = deque()
+
+        def sources() -> Iterator[Path | bytes]:
+            for name, source in images:
+                names.append(name)
+                yield source
+
+        for result in self.score_files(sources()):
+            name = names.popleft()
+            yield Unreadable(name, result.message) if isinstance(result, BadImageError) else self.ranked(name, result)
+
+    def ranked(self, source: str, scores: Scores) -> Prediction:
+        """One image's probabilities float32 [classes] as a Prediction; equal ones keep the order of the classes."""
+        order = np.argsort(-scores, kind="stable")
+        return Prediction(source, [(self.class_names[i], float(scores[i])) for i in order])

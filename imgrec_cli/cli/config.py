@@ -1,0 +1,113 @@
+"""imgrec config"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from imgrec_cli.cli import output
+from imgrec_cli.cli.options import SetOption
+from imgrec_cli.errors import InputError
+
+if TYPE_CHECKING:
+    from imgrec_cli.config import Config
+    from imgrec_cli.dataset.scan import Listing
+
+app = typer.Typer(name="config", help="Write, check and show configs.", no_args_is_help=True)
+ConfigArgument = Annotated[Path, typer.Argument(help="YAML file of the experiment.", show_default=False)]
+
+
+@app.command()
+def init(
+    data: Annotated[Path, typer.Argument(metavar="DATA_DIR", help="Folder with one folder of images per class.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="File to write; <folder name>.yaml by default."),
+    ] = None,
+) -> None:
+    """Write a starter config for a folder of images.
+
+    Example: imgrec config init photos/flowers
+    """
+    from imgrec_cli.config import starter_config
+
+    path = out or Path(f"{data.resolve().name}.yaml")
+    if path.exists():
+        raise InputError(f"{path}: exists already and is left as it is", "name another file with --output")
+    text = starter_config(data.resolve(), path.parent.resolve())
+    try:
+        path.write_text(text, encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror}") from error
+    output.line(f"wrote {path}")
+    output.line("Next:")
+    output.line(f"  imgrec config check {path}")
+    output.line(f"  imgrec train {path}")
+
+
+@app.command()
+def check(config: ConfigArgument, set_: SetOption = None) -> None:
+    """Check a config and its data without training."""
+    loaded, listing = _with_data(config, set_)
+    from imgrec_cli.config import layer_table
+
+    for warning in listing.warnings:
+        output.note(f"warning: {warning}")
+    for split, count in listing.counts().items():
+        output.line(f"{split}: {count} images")
+    output.line(f"{len(listing.class_names)} classes: {', '.join(listing.class_names)}")
+    parameters = sum(row.parameters for row in layer_table(loaded, len(listing.class_names)))
+    output.line(f"{parameters:,} parameters")
+    output.line(f"{config}: ok")
+
+
+@app.command()
+def show(
+    config: ConfigArgument,
+    set_: SetOption = None,
+    model: Annotated[
+        bool, typer.Option("--model", help="Show the layers instead, with output shapes and parameters.")
+    ] = False,
+) -> None:
+    """Print a config with every value, or its layers."""
+    from imgrec_cli.config import layer_table, load_config, resolved_yaml
+
+    if not model:
+        output.line(resolved_yaml(load_config(config, set_ or ()), Path.cwd()).rstrip())
+        return
+    loaded, listing = _with_data(config, set_)
+    rows = layer_table(loaded, len(listing.class_names))
+    total = sum(row.parameters for row in rows)
+    output.table(
+        ["layer", "output", "parameters", "share"],
+        [
+            *(
+                [
+                    row.name,
+                    "×".join(map(str, row.output_shape)),
+                    f"{row.parameters:,}",
+                    output.percent(row.parameters / total),
+                ]
+                for row in rows
+            ),
+            ["total", "", f"{total:,}", ""],
+        ],
+    )
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of configs, for editors."""
+    import json
+
+    from imgrec_cli.config import json_schema
+
+    output.line(json.dumps(json_schema(), indent=2, ensure_ascii=False))
+
+
+def _with_data(path: Path, overrides: list[str] | None) -> "tuple[Config, Listing]":
+    from imgrec_cli.config import load_config
+    from imgrec_cli.dataset.scan import scan
+
+    loaded = load_config(path, overrides or ())
+    return loaded, scan(loaded.data)

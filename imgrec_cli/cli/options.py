@@ -1,0 +1,21 @@
+"""Options that several commands share, spelt once."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from imgrec_cli.cli.output import Format
+
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override one key of the config, such as train.epochs=5; repeatable."
+    ),
+]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the result.")]
+FormatOption = Annotated[Format, typer.Option("--format", help="For people, or JSON lines for programs.")]
+ModelOption = Annotated[
+    Path | None,
+    typer.Option("-m", "--model", metavar="RUN|BUNDLE", help="Run or bundle; the newest finished run by default."),
+]

@@ -1,0 +1,127 @@
+"""imgrec predict"""
+
+import csv
+import glob
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from imgrec_cli.cli import output
+from imgrec_cli.cli.newest import chosen_model
+from imgrec_cli.cli.options import ModelOption
+from imgrec_cli.errors import InputError
+
+if TYPE_CHECKING:
+    from imgrec_cli.classifier import Prediction, Unreadable
+
+SOME_IMAGES_UNREADABLE = 3
+
+Item = TypeVar("Item")
+
+
+class Format(StrEnum):
+    """How predictions are printed; `json` is one value at the end, the others stream."""
+
+    human = "human"
+    json = "json"
+    jsonl = "jsonl"
+    csv = "csv"
+
+
+def predict(
+    paths: Annotated[
+        list[str],
+        typer.Argument(metavar="PATH...", help="Images, folders, patterns, or - for one image on standard input."),
+    ],
+    model: ModelOption = None,
+    top: Annotated[int, typer.Option(min=1, help="Number of classes to show per image.")] = 3,
+    format_: Annotated[Format, typer.Option("--format", help="For people, or for programs.")] = Format.human,
+) -> None:
+    """Say what is on images.
+
+    Example: imgrec predict photo.jpg more-photos/ --format csv
+    """
+    from imgrec_cli.classifier import Classifier, Prediction
+
+    classifier = Classifier.load(chosen_model(model))
+    bad = 0
+
+    def answers() -> "Iterator[Prediction]":
+        nonlocal bad
+        for answer in classifier.predict_many(_images(paths)):
+            if isinstance(answer, Prediction):
+                yield answer
+            else:
+                bad += 1
+                output.note(f"not read: {answer.source}: {answer.reason}")
+
+    _PRINTERS[format_](answers(), min(top, len(classifier.class_names)), classifier.class_names)
+    if bad:
+        raise typer.Exit(SOME_IMAGES_UNREADABLE)
+
+
+def _images(paths: Iterable[str]) -> Iterator[tuple[str, Path | bytes]]:
+    """The images that the arguments name, in natural order within a folder."""
+    from imgrec_cli.dataset.scan import image_files
+
+    for text in paths:
+        path = Path(text)
+        if text == "-":
+            yield "-", sys.stdin.buffer.read()
+        elif path.is_dir():
+            yield from (
+                (str(file), file) for file in _not_empty(image_files(path), f"{path}: no images in this folder")
+            )
+        elif path.exists() or not glob.has_magic(text):
+            yield text, path
+        else:
+            matches = sorted(glob.glob(text, recursive=True))  # noqa: PTH207: the pattern may be absolute
+            yield from ((name, Path(name)) for name in _not_empty(matches, f"{text}: no file matches this pattern"))
+
+
+def _not_empty(items: "list[Item]", message: str) -> "list[Item]":
+    if not items:
+        raise InputError(message)
+    return items
+
+
+def _human(answers: "Iterator[Prediction]", top: int, class_names: list[str]) -> None:
+    for answer in answers:
+        ranked = "  ".join(f"{label} {output.percent(share)}" for label, share in answer.ranking[:top])
+        output.line(f"{answer.source}: {ranked}")
+
+
+def _as_dict(answer: "Prediction", top: int) -> dict[str, object]:
+    return {
+        "path": answer.source,
+        "label": answer.label,
+        "confidence": answer.confidence,
+        "top": [{"label": label, "confidence": share} for label, share in answer.ranking[:top]],
+    }
+
+
+def _json(answers: "Iterator[Prediction]", top: int, class_names: list[str]) -> None:
+    output.result("predict", [_as_dict(answer, top) for answer in answers])
+
+
+def _jsonl(answers: "Iterator[Prediction]", top: int, class_names: list[str]) -> None:
+    for answer in answers:
+        output.line(json.dumps(_as_dict(answer, top), ensure_ascii=False))
+
+
+def _csv(answers: "Iterator[Prediction]", top: int, class_names: list[str]) -> None:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(["path", "label", "confidence", *(f"score:{name}" for name in class_names)])
+    for answer in answers:
+        scores = dict(answer.ranking)
+        writer.writerow(
+            [answer.source, answer.label, f"{answer.confidence:.6g}", *(f"{scores[n]:.6g}" for n in class_names)]
+        )
+
+
+_PRINTERS = {Format.human: _human, Format.json: _json, Format.jsonl: _jsonl, Format.csv: _csv}

@@ -1,0 +1,66 @@
+"""imgrec runs"""
+
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from imgrec_cli.cli import output
+from imgrec_cli.cli.newest import age, started
+from imgrec_cli.cli.options import FormatOption
+from imgrec_cli.rundir import RUNS_FOLDER, list_runs
+
+app = typer.Typer(name="runs", help="List the runs in ./runs and remove old ones.", invoke_without_command=True)
+
+
+@app.callback()
+def runs(context: typer.Context, format_: FormatOption = output.Format.human) -> None:
+    """List the runs in ./runs: status, test score, age, size."""
+    if context.invoked_subcommand is not None:
+        return
+    found = [(run, run.record) for run in list_runs(Path(RUNS_FOLDER))]
+    if format_ is output.Format.json:
+        output.result(
+            "runs", [{"run": str(r.folder), "bytes": folder_bytes(r.folder), **record} for r, record in found]
+        )
+    elif not found:
+        output.line("no runs in ./runs yet: imgrec train CONFIG makes one")
+    else:
+        output.table(
+            ["run", "status", "score", "age", "size"],
+            (
+                [
+                    run.name,
+                    record["status"],
+                    _score(record),
+                    age(started(record)),
+                    output.size(folder_bytes(run.folder)),
+                ]
+                for run, record in found
+            ),
+        )
+
+
+@app.command()
+def prune(
+    keep: Annotated[int, typer.Option(min=0, help="Number of newest runs to keep.")],
+) -> None:
+    """Remove all but the newest runs in ./runs; runs marked as running are left alone."""
+    for run in list_runs(Path(RUNS_FOLDER))[keep:]:
+        if run.record["status"] == "running":
+            output.note(f"left: {run.folder} is marked as running")
+            continue
+        freed = folder_bytes(run.folder)
+        shutil.rmtree(run.folder)
+        output.line(f"removed {run.folder}, {output.size(freed)}")
+
+
+def _score(record: dict[str, object]) -> str:
+    scores = record.get("scores")
+    return f"{scores['split']} {output.percent(scores['accuracy'])}" if isinstance(scores, dict) else "-"
+
+
+def folder_bytes(folder: Path) -> int:
+    """Bytes of all files below a folder; 0 where there is none."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

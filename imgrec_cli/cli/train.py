@@ -1,0 +1,55 @@
+"""imgrec train"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from imgrec_cli.cli import output
+from imgrec_cli.cli.options import FormatOption, QuietOption, SetOption
+
+
+def train(
+    config: Annotated[Path, typer.Argument(help="YAML file of the experiment.", show_default=False)],
+    set_: SetOption = None,
+    quiet: QuietOption = False,
+    format_: FormatOption = output.Format.human,
+) -> None:
+    """Train a classifier, ship it and judge it.
+
+    Example: imgrec train configs/quickstart.yaml --set train.epochs=5
+    """
+    from imgrec_cli import api
+
+    with output.ProgressPrinter(format_, quiet) as progress:
+        run = api.train(config, set_ or (), on_event=progress)
+    record = run.record
+    scores = record["scores"]
+    if format_ is output.Format.json:
+        output.result("train", {"run": str(run.folder), **record})
+        return
+    from imgrec_cli.evaluation import CAVEATS
+
+    caveat = CAVEATS.get(scores["split"])
+    output.line(
+        f"{scores['split']}: accuracy {output.percent(scores['accuracy'])} on {scores['images']} images, "
+        f"macro F1 {output.percent(scores['macro_f1'])}" + (f" ({caveat})" if caveat else "")
+    )
+    output.line(f"best epoch {record['best_epoch']}, {record['seconds']:.0f} s in all, bundle in {run.bundle_folder}")
+    example = run.read_examples(scores["split"])[0]
+    output.line("Try it:")
+    output.line(f"  imgrec predict -m {_quoted(str(run.folder))} {_quoted(_shortest(example.file))}")
+
+
+def _shortest(file: str) -> str:
+    """A path as people would type it: relative where the file lies below the current folder."""
+    path, here = Path(file), Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else file
+
+
+def _quoted(text: str) -> str:
+    import shlex
+    import subprocess
+    import sys
+
+    return subprocess.list2cmdline([text]) if sys.platform == "win32" else shlex.quote(text)

@@ -1,0 +1,145 @@
+"""A YAML file and overrides → a Config with every value present, or all problems at once."""
+
+import copy
+import difflib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from imgrec_cli.config.document import Document, KeyPath, Problem, override, read_document
+from imgrec_cli.config.problems import problems_of
+from imgrec_cli.config.rules import RULES
+from imgrec_cli.config.sections import FORMAT_VERSION, Config
+from imgrec_cli.config.writing import PATH_KEYS
+from imgrec_cli.errors import ConfigError
+
+MAX_BYTES = 1_000_000
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a config file.
+
+    `overrides` are `key=value` settings with dotted keys, applied in order before anything is checked. Paths in the
+    file are relative to the file's folder, paths in overrides to the current directory; all come back absolute.
+    Raises ConfigError with every problem, one a line, as `file:line:column: key: what is wrong`.
+    """
+    path = Path(path)
+    return parse_config(_read(path), str(path), path.parent, overrides)
+
+
+def parse_config(text: str, name: str, base_folder: Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a config from text; `name` stands in messages, relative paths start at `base_folder`."""
+    document = read_document(text, name)
+    if document.value is None:
+        raise ConfigError(f"{name} is empty", "write a starter config for your images: imgrec config init DATA_DIR")
+    if not isinstance(document.value, dict):
+        got = "a list" if isinstance(document.value, list) else f"only the word {document.value!r}"
+        raise ConfigError(f"{document.place_of(())}: expected keys such as data: and model:, got {got}")
+    for order, setting in enumerate(overrides, 1):
+        override(document, setting, order)
+    optimizer = document.value.get("optimizer")
+    if isinstance(optimizer, dict) and document.place_of(("optimizer",)).order > 0:
+        optimizer.setdefault("type", "adam")  # a section that an override makes starts from the default one
+    _refuse_newer_format(document)
+    config, problems = _validated(document)
+    problems += document.problems
+    problems += _broken_rules(config, document, problems)
+    if problems:
+        problems.sort(key=lambda problem: problem.place)
+        raise ConfigError("\n".join(dict.fromkeys(str(problem) for problem in problems)))
+    return _with_absolute_paths(config, document, base_folder)
+
+
+def _read(path: Path) -> str:
+    if path.is_dir():
+        folder = f'"{path}"' if " " in str(path) else str(path)
+        raise ConfigError(f"{path} is a folder, not a config", f"write one for its images: imgrec config init {folder}")
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ConfigError(f"{path} is larger than 1 MB, so it is no config")
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file", _similar_file(path)) from None
+    except UnicodeDecodeError as error:
+        kind = "UTF-16" if error.object[:2] in (b"\xff\xfe", b"\xfe\xff") else "not UTF-8"
+        byte = f"byte {error.start} is 0x{error.object[error.start]:02x}"
+        raise ConfigError(f"{path} cannot be read as text: it is {kind} ({byte})", "save it as UTF-8") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _similar_file(path: Path) -> str:
+    beside = [file.name for file in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
+    near = difflib.get_close_matches(path.name, beside, n=1)
+    return f"did you mean {path.with_name(near[0])}?" if near else "imgrec config init DATA_DIR writes a config"
+
+
+def _refuse_newer_format(document: Document) -> None:
+    version = document.value.get("version")
+    # alone, because the unknown keys of a newer format would only hide it
+    if type(version) is int and version > FORMAT_VERSION:
+        message = f"this config has format {version}, this imgrec reads format {FORMAT_VERSION}"
+        problem = Problem(document.place_of(("version",)), ("version",), message)
+        raise ConfigError(str(problem), "upgrade imgrec: pip install --upgrade imgrec")
+
+
+def _validated(document: Document) -> tuple[Config, list[Problem]]:
+    """The config and no problems; or the problems, and a config in which defaults stand for what was wrong."""
+    content = copy.deepcopy(document.value)
+    problems: list[Problem] | None = None
+    while True:
+        try:
+            return Config.model_validate(content), problems or []
+        except ValidationError as error:
+            found = problems_of(error, document)
+        if problems is None:
+            problems = found
+        for problem in found:
+            _remove(content, problem.path)
+
+
+def _remove(content: dict[str, Any], path: KeyPath) -> None:
+    """Take away the key at `path`, or the nearest one around it; a list goes as a whole, so that no index moves."""
+    steps: list[tuple[dict[str, Any], str]] = []
+    here: Any = content
+    for part in path:
+        if not isinstance(part, str) or not isinstance(here, dict) or part not in here:
+            break
+        steps.append((here, part))
+        here = here[part]
+    if steps:
+        owner, key = steps[-1]
+        del owner[key]
+    elif path[0] == "model":  # the one section without a default
+        content["model"] = {"type": "layers", "layers": [{"type": "flatten"}]}
+
+
+def _broken_rules(config: Config, document: Document, problems: Sequence[Problem]) -> list[Problem]:
+    """Problems between sections, from the rules whose keys are all free of problems of their own."""
+    wrong = [problem.path for problem in problems]
+    return [
+        Problem(document.place_of(path), path, message)
+        for keys, rule in RULES
+        if not any(_overlap(tuple(key.split(".")), path) for key in keys for path in wrong)
+        for path, message in rule(config)
+    ]
+
+
+def _overlap(one: KeyPath, other: KeyPath) -> bool:
+    shared = min(len(one), len(other))
+    return one[:shared] == other[:shared]
+
+
+def _with_absolute_paths(config: Config, document: Document, base_folder: Path) -> Config:
+    absolute: dict[str, str] = {}
+    for key in PATH_KEYS:
+        given = getattr(config.data, key)
+        if given is not None:
+            overridden = document.place_of(("data", key)).order > 0
+            base = Path.cwd() if overridden else base_folder
+            # abspath, not resolve: a link stays the name that the user gave it
+            absolute[key] = os.path.abspath(base / os.path.expanduser(given))  # noqa: PTH100, PTH111
+    return config.model_copy(update={"data": config.data.model_copy(update=absolute)})

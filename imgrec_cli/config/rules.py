@@ -1,0 +1,118 @@
+"""What no single key can see: combinations that cannot work. What is merely unwise is not refused."""
+
+from collections.abc import Callable, Iterator
+
+from imgrec_cli.config.document import KeyPath
+from imgrec_cli.config.sections import Config, Fill, Rotate, Shear, Shift, Standardize, Zoom
+from imgrec_cli.config.shapes import DoesNotFitError, Shape, after
+
+Found = Iterator[tuple[KeyPath, str]]
+
+
+def images_are_named(config: Config) -> Found:
+    """Training images come from `folder` or `train`."""
+    data = config.data
+    if data.folder is None and data.train is None:
+        given = [key for key in ("validation", "test") if getattr(data, key) is not None]
+        for key in given:
+            yield ("data", key), "needs data.train beside it"
+        if not given:
+            yield ("data",), "names no images; set data.folder to a folder with one folder per class"
+
+
+def folder_stands_alone(config: Config) -> Found:
+    """`folder` is the whole tree; `train`, `validation` and `test` are its parts."""
+    for key in ("train", "validation", "test"):
+        if config.data.folder is not None and getattr(config.data, key) is not None:
+            yield (
+                ("data", key),
+                "cannot stand beside data.folder; keep either folder, or train with validation and test",
+            )
+
+
+def split_leaves_training_images(config: Config) -> Found:
+    """Shares that are cut off must leave something; those of given folders are not cut."""
+    data = config.data
+    validation = data.split.validation if data.validation is None else 0
+    test = data.split.test if data.test is None else 0
+    if validation + test > 1 - 1e-9:
+        yield ("data", "split"), f"validation and test take {validation + test:.0%}, which leaves nothing to train on"
+
+
+def validation_chooses_the_model(config: Config) -> Found:
+    """The best weights are those with the best validation score, so there must be one."""
+    data = config.data
+    if data.train is not None and data.validation is None and data.split.validation == 0:
+        yield (
+            ("data", "split", "validation"),
+            "must be above 0% unless data.validation is given; validation images choose the best weights",
+        )
+
+
+def fill_has_a_use(config: Config) -> Found:
+    """There is one `fill`, beside a step that looks past the edge."""
+    fills = [index for index, step in enumerate(config.augment) if isinstance(step, Fill)]
+    for index in fills[1:]:
+        yield ("augment", index), f"fill stands here a second time; augment[{fills[0]}] says it already"
+    if fills and not any(isinstance(step, Rotate | Shift | Shear | Zoom) for step in config.augment):
+        yield ("augment", fills[0]), "fill has nothing to do without rotate, shift, shear or zoom"
+
+
+def fill_value_is_used(config: Config) -> Found:
+    """A `value` belongs to `mode: constant`."""
+    for index, step in enumerate(config.augment):
+        if isinstance(step, Fill) and step.value != 0 and step.mode != "constant":
+            yield ("augment", index, "value"), f"is used with mode: constant only, got mode: {step.mode}"
+
+
+def statistics_match_channels(config: Config) -> Found:
+    """Means and deviations are given per channel."""
+    statistics, image = config.image.standardize, config.image
+    if isinstance(statistics, Standardize):
+        for key in ("mean", "deviation"):
+            count = len(getattr(statistics, key))
+            if count != image.channels:
+                yield (
+                    ("image", "standardize", key),
+                    f"needs {_count(image.channels, 'number')} for image.color: {image.color}, got {count}",
+                )
+
+
+def layers_fit_each_other(config: Config) -> Found:
+    """Maps become a row once, before the first dense layer; told without regard to the image's size."""
+    yield from _misfits(config, (10**9, 10**9, config.image.channels))
+
+
+def layers_fit_the_image(config: Config) -> Found:
+    """No kernel or window is larger than the map that reaches it."""
+    if not list(layers_fit_each_other(config)):
+        yield from _misfits(config, (*config.image.size, config.image.channels))
+
+
+def _misfits(config: Config, shape: Shape) -> Found:
+    for index, layer in enumerate(config.model.layers):
+        try:
+            shape, _ = after(layer, shape)
+        except DoesNotFitError as error:
+            yield ("model", "layers", index), str(error)
+            return
+    if len(shape) != 1:
+        yield ("model", "layers"), "end in a map; put {type: flatten} or {type: global_pool} after the last one"
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
+
+
+# A rule is asked only where the keys that it reads are themselves free of mistakes.
+RULES: tuple[tuple[tuple[str, ...], Callable[[Config], Found]], ...] = (
+    (("data",), images_are_named),
+    (("data.folder", "data.train", "data.validation", "data.test"), folder_stands_alone),
+    (("data.split", "data.validation", "data.test"), split_leaves_training_images),
+    (("data",), validation_chooses_the_model),
+    (("augment",), fill_has_a_use),
+    (("augment",), fill_value_is_used),
+    (("image.standardize", "image.color"), statistics_match_channels),
+    (("model",), layers_fit_each_other),
+    (("model", "image.size"), layers_fit_the_image),
+)

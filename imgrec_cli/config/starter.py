@@ -1,0 +1,147 @@
+"""A commented config to start from, its choices made by a look at the user's images."""
+
+import math
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from imgrec_cli.config.writing import path_from, written
+from imgrec_cli.errors import InputError
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+SPLITS = {"train", "val", "valid", "validation", "test", "testing"}
+SAMPLED = 60
+SIDES = (32, 64, 96, 128, 160)  # they halve cleanly; beyond 160 an epoch on a CPU takes minutes
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """Images per class, and of a sample the shorter sides in pixels and whether all are gray."""
+
+    per_class: dict[str, int]
+    sides: list[int]
+    gray: bool
+
+
+def starter_config(data_folder: Path, relative_to: Path = Path()) -> str:
+    """Text of a config for the images below `data_folder`, to be saved in the folder `relative_to`.
+
+    Of a sample of the images the headers are read, of the others only the names. Raises InputError where there are no
+    class folders with images.
+    """
+    look = _look_at(data_folder)
+    images, fewest = sum(look.per_class.values()), min(look.per_class, key=lambda name: look.per_class[name])
+    shorter = round(median(look.sides))
+    side = max((side for side in SIDES if side <= shorter), default=shorter) if shorter > 40 else max(shorter, 8)
+    pools = max(0, min(4, int(math.log2(side / 6))))
+    epochs = 60 if images < 2_000 else 30 if images < 10_000 else 15
+    few = "  (too few to set some aside: that takes 3)" if look.per_class[fewest] < 3 else ""
+    return f"""\
+# {images} images in {len(look.per_class)} classes; the smallest class is {fewest} with {look.per_class[fewest]}{few}
+# Train with:  imgrec train THIS_FILE          All keys:  imgrec config schema
+version: 1
+seed: 0                         # the same seed gives the same split and the same start
+
+data:
+  folder: {written(path_from(relative_to, data_folder))}
+  split: {{validation: 15%, test: 15%}}   # set aside from each class where no folder is given for it
+
+image:
+  # the shorter side of a sample of the images: {min(look.sides)} to {max(look.sides)} pixels, {shorter} in the middle
+  size: [{side}, {side}]
+  color: {_color(look.gray)}
+  fit: stretch                  # nothing is cut off; crop keeps the proportions and loses the edges, pad adds black
+
+augment:                        # random changes of training images; keep those that leave the class what it is
+{_augment(look.gray)}
+model:
+  type: layers
+  # {pools + 1} blocks of convolution; pooling halves the map {pools} times, from {side} to {side >> pools} pixels
+  layers:
+{_layers(pools)}
+    - {{type: global_pool}}       # one number per channel: few parameters, so less over-fitting than flatten
+    - {{type: dropout, rate: 0.3}}
+    # a softmax layer with one output per class is added here
+
+optimizer: {{type: adam, learning_rate: 1e-3}}
+
+train:
+  batch_size: 32
+  epochs: {epochs}                    # at most; the fewer the images, the more passes over them
+  early_stopping: {{metric: val/loss, patience: {max(5, epochs // 6)}}}   # the best epoch is kept in any case
+"""
+
+
+def _color(gray: bool) -> str:
+    return "gray                   # all sampled images are gray" if gray else "rgb"
+
+
+def _augment(gray: bool) -> str:
+    lines = ["  - {type: rotate, degrees: 10}", "  - {type: shift, height: 0.1, width: 0.1}"]
+    lines.append("  - {type: zoom, range: [0.9, 1.1]}")
+    # letters, digits and scans change their meaning in a mirror; photographs seldom do
+    flip = "- {type: flip, axis: horizontal}"
+    lines.append(f"  # {flip}   # wrong for letters and digits" if gray else f"  {flip}   # not for text")
+    return "\n".join(lines) + "\n"
+
+
+def _layers(pools: int) -> str:
+    lines = []
+    for number in range(pools + 1):
+        lines.append(f"    - {{type: conv, filters: {min(32 * 2**number, 128)}, kernel: 3, padding: same}}")
+        lines.append("    - {type: batch_norm, activation: relu}")
+        if number < pools:
+            lines.append("    - {type: pool, kind: max, size: 2}")
+    return "\n".join(lines)
+
+
+def _look_at(data_folder: Path) -> _Look:
+    if not data_folder.is_dir():
+        raise InputError(f"{data_folder}: no such folder", "name the folder that holds one folder per class")
+    top = _folders(data_folder)
+    if "train" in (names := {folder.name.lower() for folder in top}) and names <= SPLITS:
+        top = [inner for folder in top if folder.name.lower() == "train" for inner in _folders(folder)]
+    files = {folder.name: list(_images(folder)) for folder in top}
+    files = {name: found for name, found in files.items() if found}
+    if len(files) < 2:
+        found = f"only {next(iter(files))}" if files else "none"
+        raise InputError(
+            f"{data_folder}: two or more folders with images are needed, one per class; found {found}",
+            "put the images of each class in a folder of its own, such as flowers/rose/1.jpg",
+        )
+    everything = [file for found in files.values() for file in found]
+    headers = list(_headers(everything[:: math.ceil(len(everything) / SAMPLED)]))
+    if not headers:
+        raise InputError(f"{data_folder}: none of the sampled images can be read", "look at it: imgrec data check")
+    modes = Counter(mode for mode, _ in headers)
+    gray = set(modes) <= {"1", "L", "LA", "I", "F", "I;16", "I;16B", "I;16L"}
+    return _Look({name: len(found) for name, found in files.items()}, [side for _, side in headers], gray)
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(
+        inner for inner in folder.iterdir() if inner.is_dir() and not inner.name.startswith((".", "__MACOSX"))
+    )
+
+
+def _images(folder: Path) -> Iterator[Path]:
+    return (
+        file for file in sorted(folder.rglob("*")) if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
+    )
+
+
+def _headers(files: list[Path]) -> Iterator[tuple[str, int]]:
+    """Pillow mode and shorter side of those that can be opened."""
+    from PIL import Image  # only here: reading a config must not wait for Pillow
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of images so large that Pillow suspects an attack; only headers are read
+        for file in files:
+            try:
+                with Image.open(file) as image:
+                    yield image.mode, min(image.size)
+            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+                continue

@@ -1,0 +1,261 @@
+"""Image files → one memory-mapped uint8 array in the cache, each file decoded once, in parallel.
+
+A pack is named by what it holds: the content of every file in order, the pixels asked for, and the versions of this
+format and of Pillow. The same folder, copied or touched, finds its pack again; a changed file makes a new one.
+"""
+
+import errno
+import json
+import os
+import shutil
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, suppress
+from dataclasses import asdict, astuple, dataclass
+from pathlib import Path
+
+import numpy as np
+import PIL
+from numpy.typing import NDArray
+
+from imgrec_cli.dataset import cache
+from imgrec_cli.dataset.cache import PARTIAL, PIXELS, RECORDS, readable_size
+from imgrec_cli.dataset.digests import Files, digest_of_stream, digest_of_texts
+from imgrec_cli.errors import BadImageError, DataError, DiskSpaceError, InputError
+from imgrec_cli.imaging import PixelSpec, decode, open_file, survey
+from imgrec_cli.machine import available_cores
+from imgrec_cli.progress import Advance, Listener, Note
+from imgrec_cli.rundir import replacing
+
+FORMAT = 1
+
+# Files this small are decoded in less time than threads need to pass the interpreter lock around: 28 × 28 PNGs on two
+# cores take 50 µs each on one thread and 110 µs on two.
+_SMALL_FILE_BYTES = 8192
+_BATCH_IMAGES = 16
+_BATCH_BYTES = 1 << 22
+_ADVANCE_SECONDS = 0.1
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What one file holds.
+
+    `digest` is the BLAKE2b of its bytes, empty where they cannot be read, `identity` that of its upright picture,
+    `reason` why it is no image, empty for an image, `largest` the largest raw value of a deep image, else None.
+    """
+
+    digest: str
+    identity: str
+    reason: str
+    largest: int | float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """`facts` of every file in order; `pixels` uint8 [images, height, width, channels] of those without a `reason`."""
+
+    facts: list[Facts]
+    pixels: Pixels
+
+
+class DeepImageMet(Exception):
+    """A pack of 8-bit images was asked for, and not all are."""
+
+
+def open_pack(files: Files, spec: PixelSpec, on_event: Listener, *, eight_bit_only: bool = False) -> Pack:
+    """The pack of these files, found in the cache or built.
+
+    Two runs that want the same pack build it once. Memory use does not grow with the number of images. Raises
+    DiskSpaceError where the cache's disk is too small, DataError where no file is an image, DeepImageMet at the first
+    deep image where `eight_bit_only`.
+    """
+    pack = _find_pack(files, spec)
+    if pack is None:
+        name = digest_of_texts(files.source, json.dumps(asdict(spec)))
+        with cache.building(name, on_event):
+            pack = _find_pack(files, spec)  # the run that was waited for has built it
+            if pack is None:
+                pack = _build(files, spec, name, on_event, eight_bit_only)
+    if eight_bit_only and any(facts.largest is not None for facts in pack.facts):
+        raise DeepImageMet
+    return pack
+
+
+def find_survey(files: Files) -> list[Facts] | None:
+    """Facts of these files from an earlier `take_survey`, or None."""
+    digests = files.known_digests()
+    if digests is None:
+        return None
+    try:
+        rows = json.loads(_survey_file(digests).read_text(encoding="utf-8"))
+        return [Facts(*row) for row in rows]
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def take_survey(files: Files, on_event: Listener) -> list[Facts]:
+    """Read every file for its facts alone: what has to be known before a range of raw values can be chosen."""
+    with cache.building(digest_of_texts(files.source, "survey"), on_event):
+        known = find_survey(files)
+        if known is not None:
+            return known
+        on_event(Note(f"surveying {len(files.paths):,} images for the range of their values"))
+        advance = _throttled("surveying", len(files.paths), on_event)
+        facts: list[Facts] = []
+        with closing(_examined(files.paths, None, files.mean_bytes)) as batches:
+            for batch in batches:
+                facts += (result for result, _ in batch)
+                advance(len(facts))
+        with suppress(OSError), replacing(_survey_file([fact.digest for fact in facts])) as stream:
+            stream.write(json.dumps([astuple(fact) for fact in facts]).encode())
+        files.remember([fact.digest for fact in facts])
+        return facts
+
+
+def _find_pack(files: Files, spec: PixelSpec) -> Pack | None:
+    digests = files.known_digests()
+    return None if digests is None else _read_pack(cache.subfolder("packs") / _key(digests, spec), spec)
+
+
+def _read_pack(folder: Path, spec: PixelSpec) -> Pack | None:
+    """The pack in `folder`, or None where it is missing or damaged."""
+    try:
+        records = json.loads((folder / RECORDS).read_text(encoding="utf-8"))
+        facts = [Facts(*row) for row in records["files"]]
+        shape = (sum(not fact.reason for fact in facts), *spec.size, spec.channels)
+        if (folder / PIXELS).stat().st_size != int(np.prod(shape)):
+            return None
+        pixels = np.memmap(folder / PIXELS, np.uint8, "r", shape=shape)
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    with suppress(OSError):
+        os.utime(folder / RECORDS)  # the time of its last use
+    return Pack(facts, pixels)
+
+
+def _build(files: Files, spec: PixelSpec, name: str, on_event: Listener, eight_bit_only: bool) -> Pack:
+    """Decode all files into a new pack. Written through a file, not a map: a full disk kills who writes to a map."""
+    cache.remove_abandoned()  # but not our own name's, whose lock we hold
+    packs = cache.subfolder("packs")
+    partial = packs / f"{name}{PARTIAL}"
+    shutil.rmtree(partial, ignore_errors=True)
+    count = len(files.paths)
+    needed, free = count * spec.size[0] * spec.size[1] * spec.channels, shutil.disk_usage(packs).free
+    task = f"packing {count:,} images of {spec.size[0]}×{spec.size[1]}×{spec.channels}"
+    if needed > free:
+        raise DiskSpaceError(
+            f"{task} needs {readable_size(needed)}, and {readable_size(free)} are free in {packs}", cache.LARGER_DISK
+        )
+    on_event(Note(f"{task}: {readable_size(needed)} in {packs}"))
+    advance = _throttled("packing", count, on_event)
+    facts: list[Facts] = []
+    try:
+        partial.mkdir()
+        with (partial / PIXELS).open("wb") as stream:
+            with closing(_examined(files.paths, spec, files.mean_bytes)) as batches:
+                for batch in batches:
+                    for fact, pixels in batch:
+                        if eight_bit_only and fact.largest is not None:
+                            raise DeepImageMet
+                        facts.append(fact)
+                        if pixels is not None:
+                            stream.write(pixels.data)
+                    advance(len(facts))
+            if not stream.tell():
+                raise DataError(f"none of the {count:,} images can be read: {files.paths[0]}: {facts[0].reason}")
+            stream.flush()
+            os.fsync(stream.fileno())
+        with (partial / RECORDS).open("w", encoding="utf-8") as records:
+            rows = [astuple(fact) for fact in facts]
+            json.dump({"source": files.source, "spec": asdict(spec), "files": rows}, records)
+            records.flush()
+            os.fsync(records.fileno())
+        digests = [fact.digest for fact in facts]
+        final = packs / _key(digests, spec)
+        files.remember(digests)
+        pack = _read_pack(final, spec)  # made from the same images in another folder
+        if pack is None:
+            shutil.rmtree(final, ignore_errors=True)  # a damaged one
+            with suppress(OSError):  # another folder's was finished just now
+                partial.replace(final)
+            pack = _read_pack(final, spec)
+        if pack is None:
+            raise InputError(f"{final}: this pack of images vanished while it was made", "start again")
+        return pack
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskSpaceError(
+                f"{packs}: the disk became full while {task}, which needs {readable_size(needed)}", cache.LARGER_DISK
+            ) from error
+        raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _examined(
+    paths: Sequence[str], spec: PixelSpec | None, mean_bytes: float
+) -> Generator[list[tuple[Facts, Pixels | None]], None, None]:
+    """Facts and pixels of all files in their order, in batches, decoded a few batches ahead on all cores."""
+    image_bytes = 1 if spec is None else spec.size[0] * spec.size[1] * spec.channels
+    size = max(1, min(_BATCH_IMAGES, _BATCH_BYTES // image_bytes))
+
+    def examine(batch: Sequence[str]) -> list[tuple[Facts, Pixels | None]]:
+        return [_examine(path, spec) for path in batch]
+
+    batches = (paths[start : start + size] for start in range(0, len(paths), size))
+    if mean_bytes < _SMALL_FILE_BYTES:
+        yield from map(examine, batches)
+        return
+    workers = available_cores()
+    with ThreadPoolExecutor(workers) as pool:
+        ahead: deque[Future[list[tuple[Facts, Pixels | None]]]] = deque()
+        for batch in batches:
+            ahead.append(pool.submit(examine, batch))
+            if len(ahead) > 2 * workers:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+
+
+def _examine(path: str, spec: PixelSpec | None) -> tuple[Facts, Pixels | None]:
+    digest = ""
+    try:
+        with open_file(Path(path)) as stream:
+            digest = digest_of_stream(stream)
+            if spec is None:
+                identity, largest = survey(stream)
+                return Facts(digest, identity.hex(), "", largest), None
+            decoded = decode(stream, spec)
+            return Facts(digest, decoded.identity.hex(), "", decoded.largest), decoded.pixels
+    except BadImageError as error:
+        return Facts(digest, "", error.message, None), None
+    except OSError as error:
+        return Facts(digest, "", error.strerror or str(error), None), None
+
+
+def _key(digests: Sequence[str], spec: PixelSpec | None) -> str:
+    pixels = None if spec is None else asdict(spec)
+    return digest_of_texts(json.dumps([FORMAT, PIL.__version__, pixels], sort_keys=True), *digests)
+
+
+def _survey_file(digests: Sequence[str]) -> Path:
+    return cache.subfolder("surveys") / f"{_key(digests, None)}.json"
+
+
+def _throttled(stage: str, total: int, on_event: Listener) -> Callable[[int], None]:
+    """Reports progress at most ten times a second, and the end."""
+    last = 0.0
+
+    def advance(done: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= _ADVANCE_SECONDS or done == total:
+            last = now
+            on_event(Advance(stage, done, total))
+
+    return advance

@@ -1,0 +1,60 @@
+"""What this machine lets the process use."""
+
+import math
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def available_cores(quota_file: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """Number of CPU cores this process may use, at least 1: its affinity, and a container's quota where there is one.
+
+    `quota_file` is the cgroup v2 file `cpu.max`: microseconds of CPU time per period, or `max`.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = quota_file.read_text(encoding="ascii").split()
+        if quota != "max":
+            cores = min(cores, math.ceil(int(quota) / int(period)))
+    except (OSError, ValueError):
+        pass  # no cgroup v2: the affinity stands
+    return max(cores, 1)
+
+
+def nvidia_cards() -> list[str]:
+    """Names of the NVIDIA GPUs that the driver knows; empty where there is no driver."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return []
+    listing = subprocess.run([program, "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True)
+    return listing.stdout.splitlines() if listing.returncode == 0 else []
+
+
+@contextmanager
+def native_messages_hidden() -> Iterator[None]:
+    """Keep what C++ libraries write to standard error by themselves off the user's terminal.
+
+    TensorFlow and LiteRT greet with lines that no setting of theirs switches off. Python's own errors are exceptions
+    and pass. IMGREC_DEBUG shows the lines.
+    """
+    if os.environ.get("IMGREC_DEBUG"):
+        yield
+        return
+    sys.stderr.flush()
+    try:
+        terminal = os.dup(2)
+    except OSError:  # no standard error at all, as in a service
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(terminal, 2)
+        os.close(terminal)
+        os.close(nowhere)

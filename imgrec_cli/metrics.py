@@ -1,0 +1,97 @@
+"""Scores and labels → accuracy, precision, recall, F1, confusion: plain numpy, in float64."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating]
+Ints = NDArray[np.integer]
+
+
+def cross_entropy(probabilities: Floats, labels: Ints) -> float:
+    """Mean negative log probability of the true class, in nats.
+
+    `probabilities` float [N, classes] with rows that sum to 1, `labels` int [N]. Probabilities below 1e-7 count as
+    1e-7, as in `keras.losses.SparseCategoricalCrossentropy`.
+    """
+    of_truth = probabilities[np.arange(len(labels)), labels].astype(np.float64)
+    return float(-np.log(np.clip(of_truth, 1e-7, 1.0)).mean())
+
+
+def top_k_accuracy(scores: Floats, labels: Ints, k: int) -> float:
+    """Share of examples whose true class is among the k highest scores; of equal scores the first class wins.
+
+    `scores` float [N, classes], `labels` int [N].
+    """
+    ranking = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    return float((ranking == np.asarray(labels)[:, None]).any(axis=1).mean())
+
+
+def confusion_matrix(labels: Ints, predicted: Ints, classes: int) -> NDArray[np.int64]:
+    """Counts int64 [classes, classes]: row = true class, column = predicted class."""
+    flat = np.asarray(labels, np.int64) * classes + np.asarray(predicted, np.int64)
+    return np.bincount(flat, minlength=classes * classes).reshape(classes, classes)
+
+
+@dataclass(frozen=True, slots=True)
+class ClassScores:
+    """Precision, recall and F1 of one class (0 where undefined) and the number of its examples."""
+
+    precision: float
+    recall: float
+    f1: float
+    support: int
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """Figures of one set of predictions; `macro` is the plain mean over the classes that have examples or were
+    predicted, `weighted` the mean weighted by support."""
+
+    images: int
+    accuracy: float
+    top_k: dict[int, float]
+    loss: float
+    classes: list[ClassScores]
+    macro: ClassScores
+    weighted: ClassScores
+    confusion: NDArray[np.int64]
+
+
+def _ratio(numerator: Floats, denominator: Floats) -> Floats:
+    return np.divide(numerator, denominator, out=np.zeros_like(numerator, np.float64), where=denominator > 0)
+
+
+def summarize(probabilities: Floats, labels: Ints) -> Summary:
+    """All figures of one set of predictions; the definitions are scikit-learn's with `zero_division=0`.
+
+    `probabilities` float [N, classes], `labels` int [N], N at least 1.
+    """
+    classes = probabilities.shape[1]
+    predicted = probabilities.argmax(axis=1)
+    confusion = confusion_matrix(labels, predicted, classes)
+    right = np.diag(confusion).astype(np.float64)
+    support, claimed = confusion.sum(axis=1), confusion.sum(axis=0)
+    precision, recall = _ratio(right, claimed), _ratio(right, support)
+    f1 = _ratio(2 * right, support + claimed)
+    total = int(support.sum())
+    present = (support + claimed) > 0
+
+    def mean(weights: Floats) -> ClassScores:
+        averages = [float(np.average(values, weights=weights)) for values in (precision, recall, f1)]
+        return ClassScores(*averages, support=total)
+
+    return Summary(
+        images=total,
+        accuracy=float(right.sum() / total),
+        top_k={k: top_k_accuracy(probabilities, labels, k) for k in (3, 5) if k < classes},
+        loss=cross_entropy(probabilities, labels),
+        classes=[
+            ClassScores(float(p), float(r), float(f), int(s))
+            for p, r, f, s in zip(precision, recall, f1, support, strict=True)
+        ],
+        macro=mean(present.astype(np.float64)),
+        weighted=mean(support.astype(np.float64)),
+        confusion=confusion,
+    )

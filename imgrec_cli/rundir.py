@@ -1,0 +1,219 @@
+"""Every path and file format inside a run folder; nothing else spells these names."""
+
+import csv
+import json
+import os
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from imgrec_cli.errors import InputError
+
+FORMAT_VERSION = 1
+RUNS_FOLDER = "runs"
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Open a file beside `path` for writing that takes its place, synced to disk, only when the block ends well."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with unfinished.open("wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace the file's content by `text` (UTF-8, `\\n` line ends), atomically."""
+    with replacing(path) as stream:
+        stream.write(text.encode("utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace the file's content by `value` as indented JSON, atomically; NaN and infinity are refused."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Replace the file's content by a CSV table (UTF-8, `\\n` line ends), atomically."""
+    import io
+
+    with replacing(path) as stream:
+        text = io.TextIOWrapper(stream, encoding="utf-8", newline="")
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+        text.flush()
+        text.detach()
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedExample:
+    """One line of `examples.csv`: an image as it was when the run began.
+
+    `path` is relative to the split's folder (`/`, NFC), `digest` the BLAKE2b of the file's bytes.
+    """
+
+    split: str
+    label: str
+    path: str
+    file: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run folder: the config as written and as resolved, examples, metrics, checkpoints, bundle, evaluation."""
+
+    folder: Path
+
+    @classmethod
+    def create(cls, parent: Path, config_name: str) -> "Run":
+        """Make a new folder `<date>-<time>-<config name>` below `parent`; an existing one is never used again.
+
+        Raises InputError where the folder cannot be made.
+        """
+        name = re.sub(r"[^\w.-]+", "-", config_name).strip("-.") or "config"
+        stem = f"{time.strftime('%Y-%m-%d-%H%M')}-{name}"
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            for attempt in range(1, 1000):
+                folder = parent / (stem if attempt == 1 else f"{stem}-{attempt}")
+                try:
+                    folder.mkdir()
+                except FileExistsError:
+                    continue
+                (folder / "checkpoints").mkdir()
+                return cls(folder)
+        except OSError as error:
+            raise InputError(
+                f"{parent}: cannot make a run folder here: {error.strerror}",
+                "change to a folder you can write to: runs are kept in ./runs",
+            ) from error
+        raise InputError(f"{parent}: a thousand runs named {stem} already", "remove some: imgrec runs prune --keep 10")
+
+    @classmethod
+    def open(cls, folder: Path) -> "Run":
+        """The run in `folder`. Raises InputError where there is none."""
+        run = cls(folder)
+        if not run.record_file.is_file():
+            raise InputError(f"{folder}: not a run folder, it has no run.json", "imgrec runs lists them")
+        return run
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def record_file(self) -> Path:
+        return self.folder / "run.json"
+
+    @property
+    def config_file(self) -> Path:
+        return self.folder / "config.yaml"
+
+    @property
+    def resolved_config_file(self) -> Path:
+        return self.folder / "config.resolved.yaml"
+
+    @property
+    def examples_file(self) -> Path:
+        return self.folder / "examples.csv"
+
+    @property
+    def skipped_file(self) -> Path:
+        return self.folder / "skipped.csv"
+
+    @property
+    def metrics_file(self) -> Path:
+        return self.folder / "metrics.jsonl"
+
+    @property
+    def metrics_table(self) -> Path:
+        return self.folder / "metrics.csv"
+
+    @property
+    def last_checkpoint(self) -> Path:
+        return self.folder / "checkpoints" / "last.npz"
+
+    @property
+    def best_checkpoint(self) -> Path:
+        return self.folder / "checkpoints" / "best.npz"
+
+    @property
+    def bundle_folder(self) -> Path:
+        return self.folder / "bundle"
+
+    def evaluation_folder(self, split: str) -> Path:
+        return self.folder / "evaluation" / split
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What `run.json` says: format, status, times, versions, device, data, scores."""
+        try:
+            record = json.loads(self.record_file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError(f"{self.record_file}: cannot be read: {error}") from error
+        if not isinstance(record, dict) or record.get("format") != FORMAT_VERSION:
+            raise InputError(f"{self.record_file}: not a run record of format {FORMAT_VERSION}", "upgrade imgrec")
+        return record
+
+    def update_record(self, **changes: object) -> None:
+        """Write `changes` into `run.json`, which is made where it does not exist."""
+        record = self.record if self.record_file.exists() else {"format": FORMAT_VERSION}
+        write_json(self.record_file, {**record, **changes})
+
+    def append_metrics(self, line: Mapping[str, object]) -> None:
+        """Add one epoch to `metrics.jsonl` and write `metrics.csv` anew, which may gain columns on the way."""
+        with self.metrics_file.open("a", encoding="utf-8", newline="\n") as stream:
+            stream.write(json.dumps(line, allow_nan=False) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        epochs = self.read_metrics()
+        columns = list(dict.fromkeys(key for epoch in epochs for key in epoch))
+        write_csv(self.metrics_table, columns, ([epoch.get(key, "") for key in columns] for epoch in epochs))
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """All epochs of `metrics.jsonl`, first to last."""
+        if not self.metrics_file.exists():
+            return []
+        return [json.loads(line) for line in self.metrics_file.read_text(encoding="utf-8").splitlines()]
+
+    def write_examples(self, examples: Iterable[RecordedExample]) -> None:
+        """Record every image that the run uses, with its split, label and digest."""
+        write_csv(
+            self.examples_file,
+            ("split", "label", "path", "file", "digest"),
+            ((e.split, e.label, e.path, e.file, e.digest) for e in examples),
+        )
+
+    def read_examples(self, split: str) -> list[RecordedExample]:
+        """The recorded images of one split, in the order of the file."""
+        with self.examples_file.open(encoding="utf-8", newline="") as stream:
+            return [RecordedExample(**row) for row in csv.DictReader(stream) if row["split"] == split]
+
+
+def list_runs(parent: Path) -> list[Run]:
+    """All runs below `parent`, newest first by the time they started."""
+    if not parent.is_dir():
+        return []
+    runs = [Run(folder) for folder in parent.iterdir() if (folder / "run.json").is_file()]
+    return sorted(runs, key=lambda run: (run.record.get("started", ""), run.name), reverse=True)
+
+
+def newest_finished_run(parent: Path) -> Run:
+    """The finished run below `parent` that started last. Raises InputError where there is none."""
+    for run in list_runs(parent):
+        if run.record.get("status") == "finished":
+            return run
+    raise InputError(
+        f"no finished run in {parent}", "train one: imgrec train CONFIG, or name a run or bundle with -m PATH"
+    )

@@ -1,0 +1,107 @@
+"""Trained model → bundle: rebuilt in float32, exported to LiteRT, compared with Keras, shipped only if it agrees."""
+
+import shutil
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from imgrec_cli import __version__
+from imgrec_cli.bundle import MODEL, SELFTEST, FileRecord, Manifest, Parity
+from imgrec_cli.classifier import Classifier
+from imgrec_cli.config import Config
+from imgrec_cli.dataset import Dataset
+from imgrec_cli.errors import ParityError
+from imgrec_cli.progress import Advance, Listener
+from imgrec_cli.rundir import Run, replacing
+from imgrec_cli.training.input import padded_blocks
+from imgrec_cli.training.model import shipped_model
+
+LARGEST_GAP = 1e-3
+BATCH_SIZE = 32  # of the comparison; does not change its result
+
+
+def selftest_inputs(height: int, width: int, channels: int) -> NDArray[np.uint8]:
+    """Four synthetic images uint8 [4, H, W, C]: black, white, a ramp, noise. None comes from the user's data."""
+    shape = (height, width, channels)
+    ramp = np.broadcast_to(np.linspace(0, 255, height * width).reshape(height, width, 1), shape)
+    noise = np.random.Generator(np.random.Philox(key=[0, 0])).integers(0, 256, shape)
+    return np.stack([np.zeros(shape), np.full(shape, 255), ramp, noise]).astype(np.uint8)
+
+
+def convert(model: keras.Model, path: Path) -> None:
+    """Write a Keras model as a LiteRT file of built-in operators only, float32.
+
+    Keras's exporter would also allow TensorFlow's own operators, which no light runtime has.
+    """
+    import tensorflow as tf
+
+    operators = [tf.lite.OpsSet.TFLITE_BUILTINS]
+    model.export(path, format="litert", verbose=False, target_spec={"supported_ops": operators})
+
+
+def compare(
+    reference: keras.Model, trained: keras.Model, classifier: Classifier, dataset: Dataset, on_event: Listener
+) -> Parity:
+    """Score every validation image by the float32 Keras model, the trained model and the bundle, and compare."""
+    rows = dataset.rows("validation")
+    paths = [example.path for example in dataset.examples if example.split == "validation"]
+    largest_gap, disagreements, precision_changes, done = 0.0, [], 0, 0
+    for pixels, count in padded_blocks(dataset.pixels, rows, BATCH_SIZE):
+        expected = np.asarray(reference.predict_on_batch(pixels))[:count]
+        answered = classifier.scores(pixels[:count])
+        in_training = np.asarray(trained.predict_on_batch(pixels))[:count]
+        largest_gap = max(largest_gap, float(np.abs(answered - expected).max()))
+        differing = np.flatnonzero(answered.argmax(axis=1) != expected.argmax(axis=1))
+        disagreements += [paths[done + int(i)] for i in differing]
+        precision_changes += int((in_training.argmax(axis=1) != expected.argmax(axis=1)).sum())
+        done += count
+        on_event(Advance("comparing", done, len(rows)))
+    return Parity(done, "validation", largest_gap, disagreements, precision_changes)
+
+
+def export(config: Config, dataset: Dataset, run: Run, trained: keras.Model, on_event: Listener) -> Manifest:
+    """Write the run's bundle from the trained model and return its manifest.
+
+    The reference for parity is the same weights rebuilt in float32; it is scored beside the bundle on every validation
+    image. Raises ParityError, and leaves no bundle behind, where a probability differs by more than 1e-3.
+    """
+    shipped = shipped_model(config, len(dataset.class_names))
+    shipped.set_weights(trained.get_weights())
+    unfinished = run.folder / ".bundle.unfinished"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir()
+    try:
+        convert(shipped, unfinished / MODEL)
+        manifest = Manifest(
+            name=run.name,
+            created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            class_names=list(dataset.class_names),
+            pixels=dataset.spec,
+            files={MODEL: FileRecord.of(unfinished / MODEL)},
+            parity=Parity(0, "validation", 0.0, [], 0),
+            versions={"imgrec": __version__, "keras": keras.version()},
+        )
+        parity = compare(shipped, trained, Classifier(unfinished, manifest), dataset, on_event)
+        # `not <=` so that NaN fails too
+        if not parity.largest_gap <= LARGEST_GAP:
+            raise ParityError(
+                f"the exported model differs from the trained one by {parity.largest_gap:.2g} in a probability on "
+                f"{parity.images} validation images, allowed is {LARGEST_GAP:g}; "
+                f"{len(parity.disagreements)} labels differ. Nothing was shipped",
+                "this is a fault of the exporter or of imgrec: please report it with the output of imgrec info",
+            )
+        pixels = selftest_inputs(*config.image.size, config.image.channels)
+        with replacing(unfinished / SELFTEST) as stream:
+            np.savez_compressed(stream, pixels=pixels, scores=np.asarray(shipped.predict_on_batch(pixels)))
+        files = {name: FileRecord.of(unfinished / name) for name in (MODEL, SELFTEST)}
+        manifest = replace(manifest, files=files, parity=parity)
+        manifest.write(unfinished)
+        shutil.rmtree(run.bundle_folder, ignore_errors=True)
+        unfinished.replace(run.bundle_folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return manifest

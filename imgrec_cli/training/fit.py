@@ -1,0 +1,186 @@
+"""The training story, top to bottom: one Keras `fit` call per epoch, our validation between."""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from imgrec_cli.config import Config, EarlyStopping, layer_table
+from imgrec_cli.dataset import Dataset
+from imgrec_cli.errors import TrainingError
+from imgrec_cli.progress import EpochEnd, Listener, Step
+from imgrec_cli.rundir import Run
+from imgrec_cli.training import checkpoint
+from imgrec_cli.training.input import padded_blocks, steps_per_epoch, tensorflow_batches
+from imgrec_cli.training.model import training_model
+from imgrec_cli.training.optimize import optimizer
+
+SECONDS_BETWEEN_STEP_EVENTS = 0.1
+
+
+@dataclass
+class Best:
+    """The best epoch so far, and how long ago it was."""
+
+    metric: str
+    min_delta: float
+    value: float | None = None
+    tie_break: float = math.inf
+    epoch: int = 0
+    epochs_since: int = 0
+
+    def update(self, epoch: int, metrics: dict[str, float]) -> bool:
+        """Whether this epoch is the best; between equal accuracies the lower validation loss wins."""
+        value, tie_break = metrics[self.metric], metrics["val/loss"]
+        gain = math.inf if self.value is None else value - self.value
+        if self.metric == "val/loss":
+            gain = -gain if self.value is not None else math.inf
+        improved = gain > self.min_delta
+        if improved or (gain == 0 and self.min_delta == 0 and tie_break < self.tie_break):
+            self.value, self.tie_break, self.epoch = value, tie_break, epoch
+            self.epochs_since = 0 if improved else self.epochs_since + 1
+            return True
+        self.epochs_since += 1
+        return False
+
+
+def steps_per_execution(config: Config, classes: int) -> int:
+    """Steps that one call of the compiled function takes: many for small models, so that Python does not slow them.
+
+    Aims at a quarter of a second by an estimate of 50 GFLOP/s, so that signals and progress never wait long.
+    """
+    multiply_adds = sum(row.parameters * math.prod(row.output_shape[:-1]) for row in layer_table(config, classes))
+    seconds_per_step = max(6 * multiply_adds * config.train.batch_size / 50e9, 1e-5)
+    return max(1, min(32, int(0.25 / seconds_per_step)))
+
+
+def state_variables(model: keras.Model) -> list[Any]:
+    """All that training changes: weights, statistics, layer seeds, optimizer, metric sums. By position: names vary."""
+    return [*model.variables, *model.optimizer.variables, *model.metrics_variables]
+
+
+class Reporter(keras.callbacks.Callback):
+    """Tells the listener where training stands, and stops it on a loss that is not finite."""
+
+    def __init__(self, epoch: int, epochs: int, steps: int, batch_size: int, on_event: Listener) -> None:
+        super().__init__()
+        self.epoch, self.epochs, self.steps, self.batch_size = epoch, epochs, steps, batch_size
+        self.on_event = on_event
+        self.started = self.last_event = time.perf_counter()
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        logs = logs or {}
+        step = min(batch + 1, self.steps)  # the last execution counts past the end
+        if not math.isfinite(logs["loss"]):
+            raise TrainingError(
+                f"the loss is {logs['loss']} in epoch {self.epoch} at step {step} of {self.steps}: training diverged",
+                "lower optimizer.learning_rate; where precision is bfloat16, try train.precision: float32",
+            )
+        now = time.perf_counter()
+        if now - self.last_event >= SECONDS_BETWEEN_STEP_EVENTS or step == self.steps:
+            self.last_event = now
+            speed = step * self.batch_size / max(now - self.started, 1e-9)
+            self.on_event(Step(self.epoch, self.epochs, step, self.steps, logs["loss"], logs["accuracy"], speed))
+
+
+def predict_logits(model: keras.Model, pixels: NDArray[np.uint8], rows: Sequence[int], batch_size: int) -> NDArray[Any]:
+    """Outputs float32 [N, classes] of a Keras model for rows of the pack, in their order."""
+    outputs = [
+        np.asarray(model.predict_on_batch(batch))[:count]
+        for batch, count in padded_blocks(pixels, np.asarray(rows, np.int64), batch_size)
+    ]
+    return np.concatenate(outputs)
+
+
+def loss_and_accuracy(logits: NDArray[Any], labels: NDArray[np.int64]) -> tuple[float, float]:
+    """Mean cross entropy in nats, computed in float64, and the share of right answers.
+
+    `logits` float [N, classes], `labels` int64 [N].
+    """
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    right = logits.argmax(axis=1) == labels
+    return float(-log_probabilities[np.arange(len(labels)), labels].mean()), float(right.mean())
+
+
+def fit(config: Config, dataset: Dataset, run: Run, on_event: Listener) -> tuple[keras.Model, int]:
+    """Train as the resolved config says; return the model with its best weights, and the epoch they are of.
+
+    Writes `metrics.jsonl`, `metrics.csv` and the checkpoints of the run. Raises TrainingError on a loss that is not
+    finite.
+    """
+    keras.utils.set_random_seed(config.seed)
+    classes = len(dataset.class_names)
+    rows, labels = dataset.rows("train"), dataset.labels("train")
+    validation_rows, validation_labels = dataset.rows("validation"), dataset.labels("validation")
+    batch_size = config.train.batch_size
+    steps = steps_per_epoch(len(rows), batch_size)
+    block = min(steps_per_execution(config, classes), steps)
+
+    model = training_model(config, classes)
+    model.compile(
+        optimizer=optimizer(config.optimizer),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        steps_per_execution=block,
+    )
+    model.optimizer.build(model.trainable_variables)
+    stopping = config.train.early_stopping
+    best = Best(stopping.metric, stopping.min_delta) if stopping else Best("val/accuracy", 0.0)
+
+    for epoch in range(1, config.train.epochs + 1):
+        started = time.perf_counter()
+        reporter = Reporter(epoch, config.train.epochs, steps, batch_size, on_event)
+        batches = tensorflow_batches(
+            dataset.pixels,
+            rows,
+            labels,
+            seed=config.seed,
+            epoch=epoch,
+            first_step=0,
+            batch_size=batch_size,
+            block=block,
+        )
+        # shuffle=False: Keras would reorder by Python's global random state; the order is ours
+        history = model.fit(
+            batches, initial_epoch=epoch - 1, epochs=epoch, shuffle=False, verbose=0, callbacks=[reporter]
+        ).history
+        trained = time.perf_counter()
+        logits = predict_logits(model, dataset.pixels, validation_rows, batch_size)
+        loss, accuracy = loss_and_accuracy(logits, validation_labels)
+        metrics = {
+            "train/loss": float(history["loss"][0]),
+            "train/accuracy": float(history["accuracy"][0]),
+            "val/loss": loss,
+            "val/accuracy": accuracy,
+            "lr": float(keras.ops.convert_to_numpy(model.optimizer.learning_rate)),
+            "images_per_second": steps * batch_size / (trained - started),
+            "seconds": time.perf_counter() - started,
+        }
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"the validation loss is {loss} after epoch {epoch}: training diverged",
+                "lower optimizer.learning_rate",
+            )
+        is_best = best.update(epoch, metrics)
+        run.append_metrics({"epoch": epoch, "step": epoch * steps, **metrics})
+        if is_best:
+            checkpoint.write(run.best_checkpoint, model.weights, {"epoch": epoch})
+        checkpoint.write(run.last_checkpoint, state_variables(model), {"epoch": epoch, "best": vars(best)})
+        on_event(EpochEnd(epoch, config.train.epochs, metrics, is_best))
+        if stopping and out_of_patience(best, stopping):
+            break
+
+    arrays, _ = checkpoint.read(run.best_checkpoint)
+    checkpoint.restore(model.weights, arrays, run.best_checkpoint)
+    return model, best.epoch
+
+
+def out_of_patience(best: Best, stopping: EarlyStopping) -> bool:
+    """Whether early stopping ends the run after this epoch."""
+    return best.epochs_since >= stopping.patience

@@ -1,0 +1,78 @@
+"""What several tests share: a cache of their own, a tiny data set that is drawn, and a run trained on it once."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+ROOT = Path(__file__).parents[1]
+SHAPES = ("circle", "cross", "square")
+TINY_CONFIG = """\
+version: 1
+data: {folder: shapes}
+image: {size: [16, 16], color: gray}
+model:
+  type: layers
+  layers:
+    - {type: conv, filters: 4, activation: relu}
+    - {type: pool}
+    - {type: flatten}
+train: {batch_size: 8, epochs: 2}
+"""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Packs go to a temporary folder, also those of processes that a test starts; never to the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("cache")
+        patch.setenv("IMGREC_CACHE", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository's folder."""
+    return ROOT
+
+
+def draw(shape: str, seed: int) -> Image.Image:
+    """A 16×16 gray picture of a circle, a cross or a square, its place and brightness from `seed`."""
+    random = np.random.default_rng([SHAPES.index(shape), seed])
+    left, top = (int(value) for value in random.integers(1, 6, 2))
+    ink = int(random.integers(150, 256))
+    picture = Image.new("L", (16, 16), int(random.integers(0, 60)))
+    pen = ImageDraw.Draw(picture)
+    box = (left, top, left + 8, top + 8)
+    if shape == "circle":
+        pen.ellipse(box, outline=ink, width=2)
+    elif shape == "cross":
+        pen.line(box, fill=ink, width=2)
+        pen.line((left, top + 8, left + 8, top), fill=ink, width=2)
+    else:
+        pen.rectangle(box, fill=ink)
+    return picture
+
+
+@pytest.fixture(scope="session")
+def tiny_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A config file beside its data: three classes of twelve drawn 16×16 pictures. Tests only read them."""
+    folder = tmp_path_factory.mktemp("tiny")
+    for shape in SHAPES:
+        (folder / "shapes" / shape).mkdir(parents=True)
+        for seed in range(12):
+            draw(shape, seed).save(folder / "shapes" / shape / f"{seed:02d}.png")
+    config = folder / "tiny.yaml"
+    config.write_text(TINY_CONFIG, encoding="utf-8")
+    return config
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run on the tiny data, trained once a session. Tests only read it."""
+    pytest.importorskip("tensorflow", reason="training needs the `train` extra")
+    from imgrec_cli.api import train
+
+    return train(tiny_config, runs=tmp_path_factory.mktemp("runs")).folder

@@ -1,0 +1,79 @@
+"""Run folders: new each time, written atomically, read back."""
+
+import json
+
+import pytest
+
+from imgrec_cli.errors import InputError
+from imgrec_cli.rundir import RecordedExample, Run, list_runs, newest_finished_run, replacing, write_json
+
+
+def test_a_run_folder_is_never_used_twice(tmp_path):
+    first, second = Run.create(tmp_path, "flowers"), Run.create(tmp_path, "flowers")
+    assert first.folder != second.folder
+    assert first.name.endswith("-flowers") or first.name.endswith("-flowers-2")
+
+
+def test_odd_config_names_make_plain_folder_names(tmp_path):
+    assert Run.create(tmp_path, "my flowers: 2/3").name.endswith("-my-flowers-2-3")
+
+
+def test_a_place_that_cannot_hold_runs_is_said(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("")
+    with pytest.raises(InputError, match="cannot make a run folder here"):
+        Run.create(file / "runs", "flowers")
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path):
+    path = tmp_path / "value.json"
+    write_json(path, {"a": 1})
+
+    def write_half() -> None:
+        with replacing(path) as stream:
+            stream.write(b"half")
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_half()
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["value.json"]
+
+
+def test_metrics_table_gains_columns_later(tmp_path):
+    run = Run.create(tmp_path, "x")
+    run.append_metrics({"epoch": 1, "train/loss": 2.0})
+    run.append_metrics({"epoch": 2, "train/loss": 1.0, "val/f1": 0.5})
+    assert run.read_metrics()[1]["val/f1"] == 0.5
+    assert run.metrics_table.read_text().splitlines() == ["epoch,train/loss,val/f1", "1,2.0,", "2,1.0,0.5"]
+
+
+def test_examples_read_back_by_split(tmp_path):
+    run = Run.create(tmp_path, "x")
+    odd = RecordedExample("test", "späte, Blüte", 'a/"b",c.png', "/data/ü.png", "00ff")
+    run.write_examples([odd, RecordedExample("train", "b", "b/1.png", "/data/b/1.png", "11")])
+    assert run.read_examples("test") == [odd]
+
+
+def test_newest_finished_run_wins(tmp_path):
+    for name, started, status in [
+        ("old", "2026-01-01T00:00:00Z", "finished"),
+        ("new", "2026-01-02T00:00:00Z", "finished"),
+        ("broken", "2026-01-03T00:00:00Z", "failed"),
+    ]:
+        Run.create(tmp_path, name).update_record(started=started, status=status)
+    assert newest_finished_run(tmp_path).name.endswith("-new")
+    assert [run.name.rpartition("-")[2] for run in list_runs(tmp_path)] == ["broken", "new", "old"]
+
+
+def test_no_finished_run_says_what_to_do(tmp_path):
+    with pytest.raises(InputError, match="no finished run") as caught:
+        newest_finished_run(tmp_path)
+    assert caught.value.hint == "train one: imgrec train CONFIG, or name a run or bundle with -m PATH"
+
+
+def test_a_record_of_another_format_is_refused(tmp_path):
+    run = Run.create(tmp_path, "x")
+    write_json(run.record_file, {"format": 99})
+    with pytest.raises(InputError, match="not a run record of format 1"):
+        run.record  # noqa: B018

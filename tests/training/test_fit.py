@@ -1,0 +1,111 @@
+"""The training story: losses against scikit-learn, what counts as best, when it stops, and that it learns."""
+
+import json
+
+import numpy as np
+import pytest
+from sklearn.metrics import log_loss
+
+from imgrec_cli.config import EarlyStopping, load_config
+from imgrec_cli.errors import TrainingError
+
+pytestmark = pytest.mark.tf
+
+
+def test_loss_and_accuracy_agree_with_scikit_learn():
+    from imgrec_cli.training.fit import loss_and_accuracy
+
+    generator = np.random.default_rng(0)
+    logits, labels = generator.normal(scale=5, size=(100, 4)).astype("float32"), generator.integers(0, 4, 100)
+    exponentials = np.exp(logits.astype("float64"))
+    expected = log_loss(labels, exponentials / exponentials.sum(axis=1, keepdims=True), labels=range(4))
+    loss, accuracy = loss_and_accuracy(logits, labels)
+    assert loss == pytest.approx(expected, rel=1e-9)
+    assert accuracy == (logits.argmax(axis=1) == labels).mean()
+
+
+def test_huge_logits_have_a_finite_loss():
+    from imgrec_cli.training.fit import loss_and_accuracy
+
+    loss, _ = loss_and_accuracy(np.array([[1e4, 0.0]], "float32"), np.array([1]))
+    assert loss == pytest.approx(1e4)
+
+
+def epochs_until_stop(metric, values, *, patience, min_delta=0.0):
+    from imgrec_cli.training.fit import Best, out_of_patience
+
+    best = Best(metric, min_delta)
+    for epoch, value in enumerate(values, start=1):
+        other = "val/loss" if metric == "val/accuracy" else "val/accuracy"
+        best.update(epoch, {metric: value, other: 1.0})
+        if out_of_patience(best, EarlyStopping(metric=metric, patience=patience, min_delta=min_delta)):
+            return epoch, best.epoch
+    return None, best.epoch
+
+
+def test_early_stopping_waits_for_its_patience_and_keeps_the_best():
+    assert epochs_until_stop("val/loss", [1.0, 0.5, 0.6, 0.7, 0.1], patience=2) == (4, 2)
+    assert epochs_until_stop("val/loss", [1.0, 0.5, 0.6, 0.4, 0.5], patience=2) == (None, 4)
+    assert epochs_until_stop("val/accuracy", [0.5, 0.6, 0.6, 0.6], patience=2) == (4, 2)
+
+
+def test_an_improvement_below_min_delta_does_not_count():
+    assert epochs_until_stop("val/loss", [1.0, 0.99, 0.98], patience=2, min_delta=0.1) == (3, 1)
+
+
+def test_of_equal_accuracies_the_lower_loss_is_best():
+    from imgrec_cli.training.fit import Best
+
+    best = Best("val/accuracy", 0.0)
+    assert best.update(1, {"val/accuracy": 0.9, "val/loss": 0.5})
+    assert best.update(2, {"val/accuracy": 0.9, "val/loss": 0.4})
+    assert not best.update(3, {"val/accuracy": 0.9, "val/loss": 0.45})
+    assert best.epoch == 2
+
+
+def test_the_run_keeps_metrics_checkpoints_and_both_configs(tiny_run):
+    epochs = [json.loads(line) for line in (tiny_run / "metrics.jsonl").read_text().splitlines()]
+    assert [epoch["epoch"] for epoch in epochs] == [1, 2]
+    for name in ("train/loss", "train/accuracy", "val/loss", "val/accuracy", "lr", "images_per_second"):
+        assert all(np.isfinite(epoch[name]) for epoch in epochs), name
+    assert sorted(path.name for path in (tiny_run / "checkpoints").iterdir()) == ["best.npz", "last.npz"]
+    assert (tiny_run / "config.yaml").read_text().startswith("version: 1")
+    resolved = load_config(tiny_run / "config.resolved.yaml")
+    assert "auto" not in (
+        resolved.train.precision,
+        resolved.image.range,
+        resolved.runtime.device,
+        resolved.runtime.threads,
+    )
+
+
+def test_a_small_network_learns_its_training_images(tiny_config, tmp_path):
+    from imgrec_cli.api import train
+
+    changes = ["train.epochs=60", "model.layers.0.filters=16", "optimizer={type: adam, learning_rate: 0.01}"]
+    run = train(tiny_config, changes, runs=tmp_path)
+    assert run.read_metrics()[-1]["train/accuracy"] == 1.0
+
+
+def test_two_runs_of_one_config_end_with_the_same_weights(tiny_config, tmp_path):
+    from imgrec_cli.api import train
+    from imgrec_cli.training import checkpoint
+
+    change = "augment=[{type: rotate, degrees: 20}, {type: flip}, {type: brightness, range: [0.8, 1.2]}]"
+    first, second = (checkpoint.read(train(tiny_config, [change], runs=tmp_path).last_checkpoint)[0] for _ in range(2))
+    for ours, theirs in zip(first, second, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_place_and_a_way_out(tiny_config, tmp_path):
+    from imgrec_cli.api import train
+    from imgrec_cli.rundir import list_runs
+
+    with pytest.raises(
+        TrainingError, match=r"the loss is (nan|inf) in epoch \d+ at step \d+ of \d+: training diverged"
+    ) as caught:
+        train(tiny_config, ["optimizer={type: sgd, learning_rate: 100}", "train.epochs=50"], runs=tmp_path)
+    assert caught.value.hint.startswith("lower optimizer.learning_rate")
+    record = list_runs(tmp_path)[0].record
+    assert record["status"] == "failed"
+    assert "training diverged" in record["error"]

@@ -1,0 +1,163 @@
+"""Fused kernels against Keras's own optimizers and layers, and against the formulas in float64."""
+
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.tf
+
+OPTIMIZERS = [
+    ("Adam", {"learning_rate": 3e-3}),
+    ("Adam", {"learning_rate": 3e-3, "global_clipnorm": 0.1, "use_ema": True}),
+    ("Adam", {"learning_rate": 3e-3, "gradient_accumulation_steps": 2}),
+    ("AdamW", {"learning_rate": 3e-3, "weight_decay": 0.1}),
+    ("SGD", {"learning_rate": 1e-2}),
+    ("SGD", {"learning_rate": 1e-2, "momentum": 0.9, "weight_decay": 0.01}),
+    ("SGD", {"learning_rate": 1e-2, "momentum": 0.9, "nesterov": True, "clipnorm": 0.5}),
+    ("RMSprop", {"learning_rate": 1e-3, "momentum": 0.5}),
+    ("RMSprop", {"learning_rate": 1e-3}),
+]
+
+
+def trained(optimizer, steps=40):
+    """Weights and optimizer state after some steps on a small network with a fixed seed."""
+    import keras
+
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            layers.Conv2D(4, 3, activation="relu"),
+            layers.Flatten(),
+            layers.Dense(16, activation="tanh"),
+            layers.Dense(3),
+        ]
+    )
+    generator = np.random.default_rng(0)
+    images, labels = generator.normal(size=(32, 8, 8, 1)).astype("float32"), generator.integers(0, 3, 32)
+    model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)
+    for _ in range(steps):
+        model.train_on_batch(images, labels)
+    as_arrays = keras.ops.convert_to_numpy
+    return [as_arrays(w).copy() for w in model.weights], [as_arrays(v).copy() for v in optimizer.variables]
+
+
+@pytest.mark.parametrize(("name", "options"), OPTIMIZERS, ids=lambda value: str(value))
+def test_updates_equal_keras(name, options):
+    import keras
+
+    from imgrec_cli.training import fused
+
+    expected, expected_state = trained(getattr(keras.optimizers, name)(**options))
+    got, state = trained(getattr(fused, name)(**options))
+    for ours, theirs in zip(got, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=2e-4, atol=2e-6)
+    for ours, theirs in zip(state, expected_state, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=5e-4, atol=2e-6)
+
+
+def batch_norm_in_float64(x, gamma, beta, upstream, epsilon):
+    """Output, statistics and gradients of batch normalisation (Ioffe and Szegedy 2015, section 3)."""
+    x, upstream = x.astype(np.float64), upstream.astype(np.float64)
+    axes, n = (0, 1, 2), x[..., 0].size
+    mean, variance = x.mean(axes), x.var(axes)
+    deviation = np.sqrt(variance + epsilon)
+    normal = (x - mean) / deviation
+    d_beta, d_gamma = upstream.sum(axes), (upstream * normal).sum(axes)
+    d_x = gamma / deviation / n * (n * upstream - d_beta - normal * d_gamma)
+    return normal * gamma + beta, mean, variance, d_x, d_gamma, d_beta
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 2, 3), (8, 5, 5, 16)])
+def test_batch_norm_equals_the_formula(shape):
+    import tensorflow as tf
+
+    from imgrec_cli.training import fused
+
+    generator = np.random.default_rng(0)
+    x, upstream = (generator.normal(1, 2, shape).astype("float32") for _ in range(2))
+    layer = fused.BatchNormalization(momentum=0.9)
+    layer.build(shape)
+    gamma, beta = (
+        generator.uniform(0.5, 2, shape[-1]).astype("float32"),
+        generator.normal(size=shape[-1]).astype("float32"),
+    )
+    layer.gamma.assign(gamma)
+    layer.beta.assign(beta)
+    with tf.GradientTape() as tape:
+        inputs = tf.constant(x)
+        tape.watch(inputs)
+        outputs = layer(inputs, training=True)
+    d_x, d_gamma, d_beta = tape.gradient(
+        outputs, [inputs, layer.gamma.value, layer.beta.value], output_gradients=tf.constant(upstream)
+    )
+    expected, mean, variance, *gradients = batch_norm_in_float64(x, gamma, beta, upstream, layer.epsilon)
+    np.testing.assert_allclose(outputs, expected, atol=1e-5)
+    np.testing.assert_allclose(layer.moving_mean, 0.1 * mean, atol=1e-6)
+    # also for 8 values, where the kernel's own variance would be 8/7 of this
+    np.testing.assert_allclose(layer.moving_variance, 0.9 + 0.1 * variance, rtol=1e-5)
+    for got, wanted in zip((d_x, d_gamma, d_beta), gradients, strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=2e-5)
+
+
+def test_batch_norm_at_inference_and_frozen_is_keras():
+    import keras
+
+    from imgrec_cli.training import fused
+
+    x = np.random.default_rng(0).normal(size=(4, 3, 3, 2)).astype("float32")
+    ours, theirs = fused.BatchNormalization(), keras.layers.BatchNormalization()
+    for layer in (ours, theirs):
+        layer.build(x.shape)
+        layer.moving_mean.assign([0.5, -1.0])
+        layer.moving_variance.assign([2.0, 0.3])
+    np.testing.assert_array_equal(ours(x, training=False), theirs(x, training=False))
+    ours.trainable = theirs.trainable = False
+    np.testing.assert_array_equal(ours(x, training=True), theirs(x, training=True))
+    np.testing.assert_array_equal(ours.moving_mean, [0.5, -1.0])
+
+
+@pytest.mark.parametrize("options", [{"scale": False}, {"center": False}, {"axis": 1}])
+def test_batch_norm_options_equal_keras(options):
+    import keras
+
+    from imgrec_cli.training import fused
+
+    x = np.random.default_rng(0).normal(size=(4, 3, 5, 2)).astype("float32")
+    ours, theirs = fused.BatchNormalization(**options), keras.layers.BatchNormalization(**options)
+    np.testing.assert_allclose(ours(x, training=True), theirs(x, training=True), atol=1e-5)
+    np.testing.assert_allclose(ours.moving_variance, theirs.moving_variance, rtol=1e-5)
+
+
+def test_batch_norm_after_dense_equals_keras():
+    import keras
+
+    from imgrec_cli.training import fused
+
+    x = np.random.default_rng(0).normal(size=(16, 5)).astype("float32")
+    np.testing.assert_allclose(
+        fused.BatchNormalization()(x, training=True), keras.layers.BatchNormalization()(x, training=True), atol=1e-6
+    )
+
+
+@pytest.fixture
+def without_a_kernel(monkeypatch):
+    from imgrec_cli.training import fused, runtime
+
+    monkeypatch.setattr(fused, "missing_kernels", lambda: ["tensorflow.raw_ops.ResourceApplyAdam"])
+    runtime.fused_kernels.cache_clear()
+    yield
+    runtime.fused_kernels.cache_clear()
+
+
+@pytest.mark.usefixtures("without_a_kernel")
+def test_a_missing_kernel_falls_back_to_keras_with_one_warning():
+    import keras
+
+    from imgrec_cli.config import Adam, Runtime
+    from imgrec_cli.training import optimize, runtime
+
+    assert type(optimize.optimizer(Adam(type="adam"))) is keras.optimizers.Adam
+    assert [text for text in runtime.start(Runtime(device="cpu")).warnings if "ResourceApplyAdam" in text] == [
+        "training is slower than it could be: this Keras or TensorFlow lacks tensorflow.raw_ops.ResourceApplyAdam"
+    ]
