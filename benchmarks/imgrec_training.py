@@ -5,7 +5,6 @@ included, on one batch that is already in memory.
 """
 
 import argparse
-import time
 from typing import Any
 
 import contestant
@@ -35,6 +34,7 @@ def main() -> None:
 
     # what follows is `training.fit`, an epoch at a time
     import keras
+    import keras_models
     import tensorflow as tf
 
     from imgrec_cli.training.fit import Reporter, steps_per_execution
@@ -75,8 +75,7 @@ def main() -> None:
         nonlocal epoch
         epoch += 1
         reporter = Reporter(epoch, epoch, steps, batch_size, ignore)
-        model.fit(batches(steps, epoch), shuffle=False, verbose=0, callbacks=[reporter])
-        return time.perf_counter()
+        return keras_models.fit(model, batches(steps, epoch), callbacks=[reporter], shuffle=False)
 
     used = contestant.versions("keras", "tensorflow-cpu", "tensorflow", "numpy", "pillow")
     note = f"{config.train.precision}, {block} steps per execution"

@@ -6,10 +6,9 @@ With `--epochs` it is the article's whole program and no race: after each epoch 
 import argparse
 
 import contestant
+import keras
 import keras_models
 import numpy as np
-
-import keras
 
 
 def main() -> None:

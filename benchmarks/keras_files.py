@@ -7,10 +7,9 @@ import argparse
 import math
 
 import contestant
+import keras
 import keras_models
 import tensorflow as tf
-
-import keras
 from keras import layers
 
 

@@ -79,8 +79,8 @@ def summarize(probabilities: Floats, labels: Ints) -> Summary:
     present = (support + claimed) > 0
 
     def mean(weights: Floats) -> ClassScores:
-        averages = [float(np.average(values, weights=weights)) for values in (precision, recall, f1)]
-        return ClassScores(*averages, support=total)
+        p, r, f = (float(np.average(values, weights=weights)) for values in (precision, recall, f1))
+        return ClassScores(p, r, f, total)
 
     return Summary(
         images=total,

@@ -1,5 +1,6 @@
 """imgrec config"""
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -53,8 +54,12 @@ def check(config: ConfigArgument, set_: SetOption = None) -> None:
 
     for warning in listing.warnings:
         output.note(f"warning: {warning}")
-    for split, count in listing.counts().items():
-        output.line(f"{split}: {count} images")
+    for split, count in Counter(example.split for example in listing.examples).items():
+        output.line(f"{split}: {count:,} images")
+    cut = [split for split in ("validation", "test") if split not in listing.given]
+    if cut:
+        shares = " and ".join(f"{output.percent(getattr(loaded.data.split, split))} for {split}" for split in cut)
+        output.line(f"of train: {shares} will be cut")
     output.line(f"{len(listing.class_names)} classes: {', '.join(listing.class_names)}")
     parameters = sum(row.parameters for row in layer_table(loaded, len(listing.class_names)))
     output.line(f"{parameters:,} parameters")

@@ -17,7 +17,7 @@ from imgrec_cli.cli.options import ModelOption
 from imgrec_cli.errors import InputError
 
 if TYPE_CHECKING:
-    from imgrec_cli.classifier import Prediction, Unreadable
+    from imgrec_cli.classifier import Prediction
 
 SOME_IMAGES_UNREADABLE = 3
 
@@ -80,7 +80,7 @@ def _images(paths: Iterable[str]) -> Iterator[tuple[str, Path | bytes]]:
         elif path.exists() or not glob.has_magic(text):
             yield text, path
         else:
-            matches = sorted(glob.glob(text, recursive=True))  # noqa: PTH207: the pattern may be absolute
+            matches = sorted(glob.glob(text, recursive=True))  # noqa: PTH207 - the pattern may be absolute
             yield from ((name, Path(name)) for name in _not_empty(matches, f"{text}: no file matches this pattern"))
 
 

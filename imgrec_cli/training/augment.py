@@ -44,7 +44,7 @@ def _between(low: float, high: float, uniform: Tensor) -> Tensor:
 
 
 def matrix(spec: Augmentation, uniform: Tensor, height: int, width: int) -> Tensor:
-    """Where the pixels of the result come from: float32 [B, 3, 3] on column vectors (x, y, 1) about the centre, in pixels.
+    """Where the pixels of the result come from: float32 [B, 3, 3] on column vectors (x, y, 1), pixels from the centre.
 
     `uniform` float32 [B, draws]. The formulas for rotation, shift, shear and zoom are those of Keras's
     ImageDataGenerator (`keras.preprocessing.image`, legacy), so its settings carry over.
@@ -116,9 +116,8 @@ class Gains:
                 raise AssertionError(f"{spec.type} does not change values")
 
 
-@keras.saving.register_keras_serializable("imgrec")
 class Augment(keras.layers.Layer):
-    """uint8 or float images [B, H, W, C], 0..255 → float32 images of the same shape and range, changed in training only.
+    """Images [B, H, W, C], uint8 or float, 0..255 → float32 of the same shape and range, changed in training only.
 
     All geometric steps are composed, in their order, into one bilinear warp; all others into one multiply-add, clipped
     to 0..255. At zero strength the result equals the input.
@@ -137,7 +136,7 @@ class Augment(keras.layers.Layer):
         if not training or not (self.geometric or self.photometric):
             return images
         height, width, channels = images.shape[1:]
-        specs = [*self.geometric, *self.photometric]
+        specs: list[Augmentation] = [*self.geometric, *self.photometric]
         counts = [draws(spec, channels) for spec in specs]
         uniform = keras.random.uniform((ops.shape(images)[0], sum(counts)), seed=self.seed_generator)
         parts, start = [], 0
@@ -146,8 +145,8 @@ class Augment(keras.layers.Layer):
             start += count
         if self.geometric:
             composed = matrix(self.geometric[0], parts[0], height, width)
-            for spec, part in zip(self.geometric[1:], parts[1:], strict=False):
-                composed = composed @ matrix(spec, part, height, width)
+            for step, part in zip(self.geometric[1:], parts[1:], strict=False):
+                composed = composed @ matrix(step, part, height, width)
             images = warp(images, composed, self.fill)
         if self.photometric:
             one = ops.ones_like(uniform[:, :1])[:, None, None, :]

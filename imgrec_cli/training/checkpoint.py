@@ -29,7 +29,7 @@ def write(path: Path, variables: Sequence[Any], meta: dict[str, Any]) -> None:
 def read(path: Path) -> tuple[list[Array], dict[str, Any]]:
     """The arrays and the `meta` of a checkpoint. Raises TrainingError where it is missing or damaged."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
             meta = json.loads(str(stored[_META]))
             return [stored[name] for name in sorted(set(stored.files) - {_META})], meta
     except Exception as error:  # zipfile, zlib, numpy and json each have their own kinds

@@ -15,6 +15,7 @@ from imgrec_cli.classifier import Classifier
 from imgrec_cli.config import Config
 from imgrec_cli.dataset import Dataset
 from imgrec_cli.errors import ParityError
+from imgrec_cli.machine import native_messages_hidden
 from imgrec_cli.progress import Advance, Listener
 from imgrec_cli.rundir import Run, replacing
 from imgrec_cli.training.input import padded_blocks
@@ -40,7 +41,8 @@ def convert(model: keras.Model, path: Path) -> None:
     import tensorflow as tf
 
     operators = [tf.lite.OpsSet.TFLITE_BUILTINS]
-    model.export(path, format="litert", verbose=False, target_spec={"supported_ops": operators})
+    with native_messages_hidden():
+        model.export(path, format="litert", verbose=False, target_spec={"supported_ops": operators})
 
 
 def compare(

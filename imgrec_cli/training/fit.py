@@ -2,7 +2,6 @@
 
 import math
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,11 +87,12 @@ class Reporter(keras.callbacks.Callback):
             self.on_event(Step(self.epoch, self.epochs, step, self.steps, logs["loss"], logs["accuracy"], speed))
 
 
-def predict_logits(model: keras.Model, pixels: NDArray[np.uint8], rows: Sequence[int], batch_size: int) -> NDArray[Any]:
+def predict_logits(
+    model: keras.Model, pixels: NDArray[np.uint8], rows: NDArray[np.int64], batch_size: int
+) -> NDArray[Any]:
     """Outputs float32 [N, classes] of a Keras model for rows of the pack, in their order."""
     outputs = [
-        np.asarray(model.predict_on_batch(batch))[:count]
-        for batch, count in padded_blocks(pixels, np.asarray(rows, np.int64), batch_size)
+        np.asarray(model.predict_on_batch(batch))[:count] for batch, count in padded_blocks(pixels, rows, batch_size)
     ]
     return np.concatenate(outputs)
 

@@ -1,7 +1,6 @@
 """Config → Keras model: one table from our words to Keras's, with every unit conversion in plain sight."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any, assert_never
 
 import keras
@@ -83,9 +82,10 @@ def _stack(config: Config, dtype: str) -> Iterable[keras.layers.Layer]:
 
 
 def training_model(config: Config, classes: int) -> keras.Model:
-    """The model that is trained: uint8 images [B, H, W, C] → augmentation → scaling → stack → float32 logits [B, classes].
+    """The model that is trained: augmentation → scaling → stack → logits.
 
-    Augmentation acts in training only. The config is resolved: no `auto` is left in it.
+    Input uint8 [B, H, W, C], 0..255; output float32 [B, classes]. Augmentation acts in training only. The config is
+    resolved: no `auto` is left in it.
     """
     dtype = POLICIES[config.train.precision]
     images = keras.Input((*config.image.size, config.image.channels), dtype="uint8", name="images")
@@ -98,9 +98,10 @@ def training_model(config: Config, classes: int) -> keras.Model:
 
 
 def shipped_model(config: Config, classes: int) -> keras.Model:
-    """The model that is exported: uint8 images [N, H, W, C], 0..255 → float32 probabilities [N, classes], no augmentation.
+    """The model that is exported: scaling → stack → softmax, no augmentation.
 
-    Its weights stand in the order of the training model's.
+    Input uint8 [N, H, W, C], 0..255; output float32 probabilities [N, classes]. Its weights stand in the order of the
+    training model's.
     """
     images = keras.Input((*config.image.size, config.image.channels), dtype="uint8", name="images")
     x: Any = scaling(config.image)(images)

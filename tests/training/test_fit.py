@@ -104,7 +104,11 @@ def test_a_loss_that_is_not_finite_stops_with_the_place_and_a_way_out(tiny_confi
     with pytest.raises(
         TrainingError, match=r"the loss is (nan|inf) in epoch \d+ at step \d+ of \d+: training diverged"
     ) as caught:
-        train(tiny_config, ["optimizer={type: sgd, learning_rate: 100}", "train.epochs=50"], runs=tmp_path)
+        train(
+            tiny_config,
+            ["optimizer={type: sgd, learning_rate: 100}", "train.epochs=50", "model.layers.0.activation=linear"],
+            runs=tmp_path,
+        )
     assert caught.value.hint.startswith("lower optimizer.learning_rate")
     record = list_runs(tmp_path)[0].record
     assert record["status"] == "failed"

@@ -57,4 +57,4 @@ def test_tensorflow_batches_are_the_same_batches():
     )
     images, labels = epoch_of(first_step=1)
     np.testing.assert_array_equal(np.stack([i[..., 0, 0, 0] for i, _ in found]), images)
-    np.testing.assert_array_equal(np.stack([l for _, l in found]), labels)
+    np.testing.assert_array_equal(np.stack([found_labels for _, found_labels in found]), labels)
