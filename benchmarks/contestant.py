@@ -1,4 +1,4 @@
-"""What every contestant of a race speaks: `ready` after set-up and warm-up, then for each `go N` the seconds of N steps.
+"""What every contestant of a race speaks: `ready` after set-up and warm-up, then for each `go N` how long N steps took.
 
 Standard library only: it is imported in the peers' environment and in imgrec's.
 """

@@ -1,4 +1,4 @@
-"""Cost of one run on a folder with an empty cache: seconds of scan and pack, of one epoch, and peak memory after each."""
+"""Cost of one run on a folder with an empty cache: seconds of scan and pack, of one epoch, and peak memory."""
 
 import argparse
 import resource

@@ -1,7 +1,7 @@
 """imgrec in a race, from the functions that `imgrec train` uses: one `fit` call a round.
 
-`--input pack` is end to end after the pack exists; `--input memory` is the ceiling: the same compiled step, augmentation
-included, on one batch that is already in memory.
+`--input pack` is end to end after the pack exists; `--input memory` is the ceiling: the same compiled step on one batch
+that is already in memory, augmentation included.
 """
 
 import argparse
@@ -12,10 +12,8 @@ import numpy as np
 
 from imgrec_cli import api
 from imgrec_cli.config import load_config
-from imgrec_cli.dataset import load_dataset
 from imgrec_cli.errors import ConfigError
 from imgrec_cli.progress import ignore
-from imgrec_cli.training import runtime
 
 
 def main() -> None:
@@ -28,36 +26,25 @@ def main() -> None:
         config = load_config(arguments.config, arguments.set)
     except ConfigError as error:
         contestant.skip(f"imgrec refuses the config: {error}")
-    machine = runtime.start(config.runtime)
-    dataset = load_dataset(config.data, config.image, config.seed, ignore)
-    config = api._resolved(config, dataset, machine, runtime.resolve_precision(config.train, machine))
+    _, dataset, config = api._prepare(config, ignore)
 
     # what follows is `training.fit`, an epoch at a time
-    import keras
     import keras_models
     import tensorflow as tf
 
-    from imgrec_cli.training.fit import Reporter, steps_per_execution
+    from imgrec_cli.training.fit import Reporter, compiled_model, steps_per_execution
     from imgrec_cli.training.input import tensorflow_batches
-    from imgrec_cli.training.model import training_model
-    from imgrec_cli.training.optimize import optimizer
 
     classes, batch_size = len(dataset.class_names), config.train.batch_size
     rows, labels = dataset.rows("train"), dataset.labels("train")
     block = steps_per_execution(config, classes)
-    model = training_model(config, classes)
-    model.compile(
-        optimizer=optimizer(config.optimizer),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-        steps_per_execution=block,
-    )
+    model = compiled_model(config, classes, block)
 
     def batches(steps: int, epoch: int) -> Any:
         taken = np.random.default_rng(epoch).permutation(np.resize(np.arange(len(rows)), steps * batch_size))
         if arguments.input == "memory":
             batch = dataset.pixels[rows[taken[:batch_size]]], labels[taken[:batch_size]].astype(np.int32)
-            return tf.data.Dataset.from_tensors(batch).cache().repeat(steps)
+            return tf.data.Dataset.from_tensors(batch).repeat(steps).prefetch(block)
         return tensorflow_batches(
             dataset.pixels,
             rows[taken],

@@ -1,6 +1,6 @@
 """Peer (b): image_dataset_from_directory, cached and prefetched, Keras augmentation layers in the model, `fit`.
 
-This is the arrangement of TensorFlow's own image classification tutorial: cache, shuffle, prefetch, layers in the model.
+It is the arrangement of TensorFlow's own image classification tutorial: cache, shuffle, prefetch, layers in the model.
 """
 
 import argparse

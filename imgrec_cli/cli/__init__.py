@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from imgrec_cli import __version__
-from imgrec_cli.cli import config, data, evaluate, info, output, predict, runs, train
+from imgrec_cli.cli import bench, config, data, evaluate, info, output, predict, runs, train
 from imgrec_cli.errors import ImgrecError
 
 INTERRUPTED = 130
@@ -21,6 +21,7 @@ app = typer.Typer(
 )
 app.command(rich_help_panel="Start")(train.train)
 app.add_typer(config.app, rich_help_panel="Start")
+app.command(rich_help_panel="Start")(bench.bench)
 app.command(rich_help_panel="Judge")(evaluate.evaluate)
 app.add_typer(data.app, rich_help_panel="Data")
 app.command(rich_help_panel="Ship")(predict.predict)

@@ -15,9 +15,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import platformdirs
-from filelock import FileLock, Timeout
-
 from imgrec_cli.errors import InputError
 from imgrec_cli.progress import Listener, Note
 
@@ -41,6 +38,8 @@ class PackInfo:
 
 def cache_folder() -> Path:
     """The platform's cache folder for imgrec, or what the environment variable IMGREC_CACHE names."""
+    import platformdirs  # here, as filelock below: `imgrec predict` passes by on its way to a folder's images
+
     named = os.environ.get("IMGREC_CACHE")
     return Path(named).absolute() if named else platformdirs.user_cache_path("imgrec", appauthor=False)
 
@@ -87,6 +86,8 @@ def clear_packs() -> int:
 
 def remove_abandoned() -> None:
     """Remove the half-built packs of killed runs: those whose lock nobody holds."""
+    from filelock import FileLock, Timeout
+
     for folder in (cache_folder() / "packs").glob(f"*{PARTIAL}"):
         try:
             with FileLock(_lock_file(folder.stem), timeout=0):
@@ -98,6 +99,8 @@ def remove_abandoned() -> None:
 @contextmanager
 def building(name: str, on_event: Listener) -> Iterator[None]:
     """Hold the lock for building `name`, waiting for another run that does; it is freed when the process dies."""
+    from filelock import FileLock, Timeout
+
     lock = FileLock(_lock_file(name))
     try:
         lock.acquire(timeout=0)

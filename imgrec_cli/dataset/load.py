@@ -129,7 +129,11 @@ def _packed(listing: Listing, data: "Data", image: "Image", seed: int, on_event:
         except DeepImageMet:
             facts = take_survey(files, on_event)
     spec = PixelSpec(image.size, image.color, image.fit, _auto_range(listing, facts, data, seed))
-    on_event(Note(f"image.range: auto is [0, {spec.range[1]:.0f}], from the largest training value"))
+    high = spec.range[1]
+    on_event(Note(f"image.range: auto is [0, {high:.0f}], from the largest training value"))
+    clipped = sum(fact.largest is not None and fact.largest > high for fact in facts)
+    if clipped:
+        on_event(Warn(f"{clipped:,} images outside of training hold values above {high:.0f}, which are shown as white"))
     return open_pack(files, spec, on_event), spec
 
 
@@ -155,11 +159,14 @@ def _assigned(listing: Listing, facts: list[Facts], data: "Data", seed: int) -> 
     assigned = {row: example.split for row, example in enumerate(listing.examples) if not facts[row].reason}
     training = [row for row, split in assigned.items() if split == "train"]
     labels = [listing.examples[row].label for row in training]
-    bare = [name for label, name in enumerate(listing.class_names) if label not in set(labels)]
-    if bare:
-        raise DataError(
-            f"no training image can be read of {', '.join(bare)}", "replace the damaged files, or remove the class"
-        )
+    present = set(labels)
+    for label, name in enumerate(listing.class_names):
+        if label not in present:
+            row = next(row for row, example in enumerate(listing.examples) if example.label == label)
+            raise DataError(
+                f"no training image of {name} can be read, such as {listing.examples[row].file}: {facts[row].reason}",
+                "replace the damaged files, or remove the class",
+            )
     paths = [listing.examples[row].path for row in training]
     splits = assign(
         paths,

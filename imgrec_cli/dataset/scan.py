@@ -1,15 +1,13 @@
 """Folders → a list of labelled image files; nothing is opened, nothing is changed."""
 
 import difflib
-import os
-import re
-import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from imgrec_cli.dataset.walk import SUFFIXES, entries, images_below, natural_order, nfc, suffix_of
 from imgrec_cli.errors import DataError
 
 if TYPE_CHECKING:  # config imports pydantic, and `imgrec evaluate` has to start without it
@@ -18,9 +16,6 @@ if TYPE_CHECKING:  # config imports pydantic, and `imgrec evaluate` has to start
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
-SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-)
 _SPLIT_NAMES: dict[str, Split] = {
     "train": "train",
     "training": "train",
@@ -30,10 +25,6 @@ _SPLIT_NAMES: dict[str, Split] = {
     "test": "test",
     "testing": "test",
 }
-# What operating systems and network drives leave behind; names that begin with a dot are litter as well.
-_LITTER = frozenset(
-    ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "$recycle.bin", "lost+found")
-)
 _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".xz", ".bz2", ".7z", ".rar")
 
 
@@ -114,7 +105,7 @@ def scan_labelled(folder: Path, split: str = "test") -> dict[str, list[tuple[str
     """
     folder = folder.absolute()
     _check_folder(folder, "--data")
-    subfolders = [entry.name for entry in _entries(folder) if entry.is_dir()]
+    subfolders = [entry.name for entry in entries(folder) if entry.is_dir()]
     if subfolders and all(name.casefold() in _SPLIT_NAMES for name in subfolders):
         named = [name for name in subfolders if _SPLIT_NAMES[name.casefold()] == split]
         if len(named) != 1:
@@ -131,7 +122,7 @@ def scan_labelled(folder: Path, split: str = "test") -> dict[str, list[tuple[str
 
 def image_files(folder: Path) -> list[Path]:
     """All image files in a folder and below it, in natural order. Raises DataError where it cannot be read."""
-    found = sorted(_files_below(folder), key=lambda image: _natural(image[0]))
+    found = sorted(images_below(folder), key=lambda image: natural_order(image[0]))
     return [Path(file) for _, file in found]
 
 
@@ -175,11 +166,11 @@ def _split_folders(folder: Path) -> dict[Split, Path]:
     """The folders `train`, `validation` and `test` in `folder`, or nothing where all its folders are classes."""
     found: dict[Split, Path] = {}
     others: list[str] = []
-    for entry in sorted(_entries(folder), key=lambda entry: _natural(entry.name)):
+    for entry in sorted(entries(folder), key=lambda entry: natural_order(entry.name)):
         if not entry.is_dir():
             continue
         split = _SPLIT_NAMES.get(entry.name.casefold())
-        if entry.name.casefold() == "valid" and not any(inner.is_dir() for inner in _entries(Path(entry.path))):
+        if entry.name.casefold() == "valid" and not any(inner.is_dir() for inner in entries(Path(entry.path))):
             split = None  # a class: the other one is `invalid`
         if split is None:
             others.append(entry.name)
@@ -192,7 +183,7 @@ def _split_folders(folder: Path) -> dict[Split, Path]:
             found[split] = Path(entry.path)
     if not found:
         return {}
-    others = [other for other in others if next(_files_below(folder / other), None)]
+    others = [other for other in others if next(images_below(folder / other), None)]
     classes_hint = f"if all its folders are classes, say so: {_setting('data.train', folder)}"
     if "train" not in found:
         raise DataError(
@@ -220,7 +211,7 @@ def _check_folder(folder: Path, key: str) -> None:
         raise DataError(f"{key}: {folder}: a file, not a folder", f"name its folder: {_setting(key, folder.parent)}")
     hint = "relative paths begin at the file that names them"
     if folder.parent.is_dir():
-        near = difflib.get_close_matches(folder.name, [e.name for e in _entries(folder.parent) if e.is_dir()], 1)
+        near = difflib.get_close_matches(folder.name, [e.name for e in entries(folder.parent) if e.is_dir()], 1)
         if near:
             hint = f"did you mean {_setting(key, folder.parent / near[0])}"
     raise DataError(f"{key}: {folder}: no such folder", hint)
@@ -232,15 +223,15 @@ def _read_tree(folder: Path, key: str) -> _Tree:
     others: Counter[str] = Counter()
     loose: list[str] = []
     classes: dict[str, list[tuple[str, str]]] = {}
-    for entry in _entries(folder):
+    for entry in entries(folder):
         if entry.is_dir():
-            name = _nfc(entry.name)
+            name = nfc(entry.name)
             images = classes.setdefault(name, [])
-            images += ((f"{name}/{path}", file) for path, file in _files_below(Path(entry.path), others))
-        elif _suffix(entry.name) in SUFFIXES:
+            images += ((f"{name}/{path}", file) for path, file in images_below(Path(entry.path), others))
+        elif suffix_of(entry.name) in SUFFIXES:
             loose.append(entry.name)
         else:
-            others[_suffix(entry.name)] += 1
+            others[suffix_of(entry.name)] += 1
     if loose and not any(classes.values()):
         raise DataError(
             f"{folder}: {_count(len(loose), 'image')} in it, but no class folders",
@@ -258,7 +249,7 @@ def _read_tree(folder: Path, key: str) -> _Tree:
         number = others.total()
         are = "files are not images and were" if number > 1 else "file is not an image and was"
         warnings.append(f"{folder}: {number} {are} ignored: {_kinds(others)}")
-    ordered = {name: sorted(classes[name]) for name in sorted(classes, key=_natural)}
+    ordered = {name: sorted(classes[name]) for name in sorted(classes, key=natural_order)}
     return _Tree(folder, ordered, tuple(warnings))
 
 
@@ -313,63 +304,6 @@ def _compare_classes(names: tuple[str, ...], tree: _Tree, split: Split) -> list[
     return [f"{tree.folder}: no {split} images of {_some(missing)}"] if missing else []
 
 
-def _files_below(folder: Path, others: Counter[str] | None = None) -> Iterator[tuple[str, str]]:
-    """(path relative to `folder`, file) of all images below it; other files are counted by suffix."""
-    waiting = [(folder, "", frozenset[tuple[int, int]]())]
-    while waiting:
-        current, prefix, above = waiting.pop()
-        status = current.stat()
-        identity = (status.st_dev, status.st_ino)
-        if identity in above:  # a link to a folder that it lies in
-            continue
-        for entry in _entries(current):
-            if entry.is_dir():
-                waiting.append((Path(entry.path), f"{prefix}{_nfc(entry.name)}/", above | {identity}))
-            elif _suffix(entry.name) in SUFFIXES:
-                yield prefix + _nfc(entry.name), entry.path
-            elif others is not None:
-                others[_suffix(entry.name)] += 1
-
-
-def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """What lies in a folder, without hidden files and litter; os.scandir because a Path per file takes longer."""
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name.startswith(".") or entry.name.casefold() in _LITTER:
-                    continue
-                if not entry.name.isascii() and not _encodable(entry.name):
-                    raise DataError(
-                        f"{folder}: a name in it is not valid UTF-8: {os.fsencode(entry.name)!r}", "rename it"
-                    )
-                yield entry
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be read: {error.strerror}", "check its permissions") from error
-
-
-def _encodable(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _natural(name: str) -> tuple[list[str | int], str]:
-    """Sorts `2` before `10` and without regard to case."""
-    # every second part is a number, so that numbers meet numbers only
-    parts = re.split(r"(\d+)", name.casefold())
-    return [int(part) if index % 2 else part for index, part in enumerate(parts)], name
-
-
-def _nfc(name: str) -> str:
-    return unicodedata.normalize("NFC", name)
-
-
-def _suffix(name: str) -> str:
-    return os.path.splitext(name)[1].lower()  # noqa: PTH122 - pathlib is ten times slower
-
-
 def _setting(key: str, folder: Path) -> str:
     """What to type to set a folder."""
     if key.startswith("--"):
@@ -392,7 +326,8 @@ def _some(names: Iterable[str], most: int = 10) -> str:
 
 
 def _kinds(others: Counter[str]) -> str:
-    return ", ".join(f"{number} {suffix or 'without suffix'}" for suffix, number in others.most_common())
+    named = Counter({suffix or "without suffix": number for suffix, number in sorted(others.items(), reverse=True)})
+    return ", ".join(f"{number} {suffix}" for suffix, number in named.most_common())
 
 
 def _what_is_an_image() -> str:

@@ -12,14 +12,16 @@ from numpy.typing import NDArray
 from imgrec_cli.config import Config, EarlyStopping, layer_table
 from imgrec_cli.dataset import Dataset
 from imgrec_cli.errors import TrainingError
-from imgrec_cli.progress import EpochEnd, Listener, Step
+from imgrec_cli.machine import peak_memory_bytes
+from imgrec_cli.progress import EpochEnd, Listener, Note, Step
 from imgrec_cli.rundir import Run
 from imgrec_cli.training import checkpoint
-from imgrec_cli.training.input import padded_blocks, steps_per_epoch, tensorflow_batches
+from imgrec_cli.training.input import InputClock, padded_blocks, steps_per_epoch, tensorflow_batches
 from imgrec_cli.training.model import training_model
 from imgrec_cli.training.optimize import optimizer
 
 SECONDS_BETWEEN_STEP_EVENTS = 0.1
+STEPS_TO_JUDGE_PACE = 20
 
 
 @dataclass
@@ -51,11 +53,31 @@ class Best:
 def steps_per_execution(config: Config, classes: int) -> int:
     """Steps that one call of the compiled function takes: many for small models, so that Python does not slow them.
 
-    Aims at a quarter of a second by an estimate of 50 GFLOP/s, so that signals and progress never wait long.
+    Aims at a quarter of a second by an estimate of 50 GFLOP/s, so that signals and progress never wait long. It is a
+    function of the config alone: every machine takes the same steps in the same calls.
     """
+    return max(1, min(32, int(0.25 / max(step_flop(config, classes) / 50e9, 1e-5))))
+
+
+def step_flop(config: Config, classes: int) -> float:
+    """Floating-point operations of one training step: 2 per multiply-add, forward once and backward twice."""
     multiply_adds = sum(row.parameters * math.prod(row.output_shape[:-1]) for row in layer_table(config, classes))
-    seconds_per_step = max(6 * multiply_adds * config.train.batch_size / 50e9, 1e-5)
-    return max(1, min(32, int(0.25 / seconds_per_step)))
+    return 6.0 * multiply_adds * config.train.batch_size
+
+
+def compiled_model(config: Config, classes: int, block: int) -> keras.Model:
+    """The training model with its loss and optimizer, ready for `fit`; `block` steps run in one call."""
+    model = training_model(config, classes)
+    model.compile(
+        optimizer=optimizer(config.optimizer),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        steps_per_execution=block,
+        # XLA is slower than oneDNN on CPUs and does not know the warp; JAX compiles everything in any case
+        jit_compile="auto" if keras.backend.backend() == "jax" else False,
+    )
+    model.optimizer.build(model.trainable_variables)
+    return model
 
 
 def state_variables(model: keras.Model) -> list[Any]:
@@ -66,11 +88,15 @@ def state_variables(model: keras.Model) -> list[Any]:
 class Reporter(keras.callbacks.Callback):
     """Tells the listener where training stands, and stops it on a loss that is not finite."""
 
-    def __init__(self, epoch: int, epochs: int, steps: int, batch_size: int, on_event: Listener) -> None:
+    def __init__(
+        self, epoch: int, epochs: int, steps: int, batch_size: int, on_event: Listener, clock: InputClock
+    ) -> None:
         super().__init__()
         self.epoch, self.epochs, self.steps, self.batch_size = epoch, epochs, steps, batch_size
-        self.on_event = on_event
+        self.on_event, self.clock = on_event, clock
         self.started = self.last_event = time.perf_counter()
+        self.first: tuple[int, float] | None = None  # step and time after the first execution, which compiles
+        self.pace_told = epoch > 1
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         logs = logs or {}
@@ -85,6 +111,23 @@ class Reporter(keras.callbacks.Callback):
             self.last_event = now
             speed = step * self.batch_size / max(now - self.started, 1e-9)
             self.on_event(Step(self.epoch, self.epochs, step, self.steps, logs["loss"], logs["accuracy"], speed))
+        if self.first is None:
+            self.first = step, now
+        elif not self.pace_told and (step - self.first[0] >= STEPS_TO_JUDGE_PACE or step == self.steps):
+            self.pace_told = True
+            self.on_event(Note(self.pace(step, now)))
+
+    def pace(self, step: int, now: float) -> str:
+        """Speed so far, what limits it, and how long all epochs will take."""
+        first_step, first_time = self.first or (0, self.started)
+        seconds_per_step = (now - first_time) / max(step - first_step, 1)
+        limit = "input" if self.clock.seconds / (now - self.started) > 0.9 else "compute"
+        epoch_seconds = seconds_per_step * self.steps
+        memory = f", peak memory {peak / 1e9:.1f} GB" if (peak := peak_memory_bytes()) else ""
+        return (
+            f"{self.batch_size / seconds_per_step:,.0f} images/s, {limit}-bound; about {epoch_seconds:.0f} s an epoch, "
+            f"{epoch_seconds * self.epochs:.0f} s for all {self.epochs}{memory}"
+        )
 
 
 def predict_logits(
@@ -122,20 +165,14 @@ def fit(config: Config, dataset: Dataset, run: Run, on_event: Listener) -> tuple
     steps = steps_per_epoch(len(rows), batch_size)
     block = min(steps_per_execution(config, classes), steps)
 
-    model = training_model(config, classes)
-    model.compile(
-        optimizer=optimizer(config.optimizer),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-        steps_per_execution=block,
-    )
-    model.optimizer.build(model.trainable_variables)
+    model = compiled_model(config, classes, block)
     stopping = config.train.early_stopping
     best = Best(stopping.metric, stopping.min_delta) if stopping else Best("val/accuracy", 0.0)
 
     for epoch in range(1, config.train.epochs + 1):
         started = time.perf_counter()
-        reporter = Reporter(epoch, config.train.epochs, steps, batch_size, on_event)
+        clock = InputClock()
+        reporter = Reporter(epoch, config.train.epochs, steps, batch_size, on_event, clock)
         batches = tensorflow_batches(
             dataset.pixels,
             rows,
@@ -145,6 +182,7 @@ def fit(config: Config, dataset: Dataset, run: Run, on_event: Listener) -> tuple
             first_step=0,
             batch_size=batch_size,
             block=block,
+            clock=clock,
         )
         # shuffle=False: Keras would reorder by Python's global random state; the order is ours
         history = model.fit(

@@ -3,7 +3,9 @@
 The order of examples is a pure function of (seed, epoch): position (epoch, step) is all a resumed run needs to know.
 """
 
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -38,10 +40,26 @@ def blocks(
         yield pixels[rows[chosen]], labels[chosen].astype(np.int32)
 
 
+@dataclass
+class InputClock:
+    """Seconds spent gathering batches: where they fill the time of an epoch, training waits for its input."""
+
+    seconds: float = 0.0
+
+
 def tensorflow_batches(
-    pixels: Pixels, rows: Ints, labels: Ints, *, seed: int, epoch: int, first_step: int, batch_size: int, block: int
+    pixels: Pixels,
+    rows: Ints,
+    labels: Ints,
+    *,
+    seed: int,
+    epoch: int,
+    first_step: int,
+    batch_size: int,
+    block: int,
+    clock: InputClock | None = None,
 ) -> Any:
-    """The same batches as a `tf.data.Dataset` of known length, gathered ahead of the step.
+    """The same batches as a `tf.data.Dataset` of known length, gathered ahead of the step; `clock` adds up the work.
 
     The length must be known and right: running out of data inside a compiled step advances counters and seeds once
     too often.
@@ -55,7 +73,7 @@ def tensorflow_batches(
     )
 
     def generate() -> Iterator[tuple[Pixels, NDArray[np.int32]]]:
-        return blocks(
+        found = blocks(
             pixels,
             rows,
             labels,
@@ -65,6 +83,14 @@ def tensorflow_batches(
             batch_size=batch_size,
             block=block,
         )
+        while True:
+            started = time.perf_counter()
+            gathered = next(found, None)
+            if gathered is None:
+                return
+            if clock is not None:
+                clock.seconds += time.perf_counter() - started
+            yield gathered
 
     length = steps_per_epoch(len(rows), batch_size) - first_step
     batches = tf.data.Dataset.from_generator(generate, output_signature=signature).prefetch(2).unbatch()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Literal
 
-from imgrec_cli.config import Runtime, Train
+from imgrec_cli.config import Runtime
 from imgrec_cli.errors import InputError, MissingExtraError
 from imgrec_cli.machine import available_cores, native_messages_hidden, nvidia_cards
 
@@ -78,13 +78,6 @@ def _start_tensorflow(device: str, threads: int) -> Machine:
 
 def _unusable(card: str) -> str:
     return f"{card} is present but TensorFlow cannot use it: pip install 'imgrec[train-gpu]'"
-
-
-def resolve_precision(train: Train, machine: Machine) -> Precision:
-    """The arithmetic of the step: what the config says, or bfloat16 on a GPU and float32 on a CPU."""
-    if train.precision != "auto":
-        return train.precision
-    return "bfloat16" if machine.device.startswith("gpu") else "float32"
 
 
 @functools.cache

@@ -1,0 +1,169 @@
+"""How fast this machine trains this model, measured in a few seconds: for the choice of precision, and for people."""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import keras
+import numpy as np
+
+from imgrec_cli.config import Config
+from imgrec_cli.dataset import Dataset
+from imgrec_cli.imaging import load_pixels
+from imgrec_cli.machine import available_cores, cpu_flags
+from imgrec_cli.training.augment import Augment
+from imgrec_cli.training.fit import compiled_model, step_flop, steps_per_execution
+from imgrec_cli.training.input import steps_per_epoch, tensorflow_batches
+from imgrec_cli.training.runtime import Machine, Precision
+
+# bfloat16 rounds; it has to be worth something
+LEAST_GAIN = 1.15
+# below this a probe would cost more than it can save
+SHORT_TRAINING_SECONDS = 60
+ASSUMED_FLOPS = 50e9
+
+
+def choose_precision(config: Config, classes: int, images: int, machine: Machine) -> tuple[Precision, str]:
+    """The arithmetic of the step, and the reason in a few words.
+
+    What the config says; else bfloat16 on a GPU, and on a CPU that has bfloat16 instructions and where a short probe
+    of this very model finds it faster by a sixth; else float32. `images` is the number of training images.
+    """
+    if config.train.precision != "auto":
+        return config.train.precision, "as asked"
+    if machine.device.startswith("gpu"):
+        return "bfloat16", "on a GPU"
+    if not cpu_flags() & {"avx512_bf16", "amx_bf16"}:
+        return "float32", "this CPU has no bfloat16 instructions"
+    steps = steps_per_epoch(images, config.train.batch_size) * config.train.epochs
+    if step_flop(config, classes) * steps / ASSUMED_FLOPS < SHORT_TRAINING_SECONDS:
+        return "float32", "a short training needs no more"
+    seconds: dict[Precision, float] = {
+        precision: step_seconds(with_precision(config, precision), classes) for precision in ("float32", "bfloat16")
+    }
+    gain = seconds["float32"] / seconds["bfloat16"]
+    return ("bfloat16" if gain >= LEAST_GAIN else "float32"), f"bfloat16 runs at {gain:.2f}× the speed of float32 here"
+
+
+def with_precision(config: Config, precision: Precision) -> Config:
+    """The config with this precision in place of its own."""
+    return config.model_copy(update={"train": config.train.model_copy(update={"precision": precision})})
+
+
+def step_seconds(config: Config, classes: int, seconds: float = 1.0) -> float:
+    """Seconds of one compiled training step, augmentation included, on a batch already in memory: the median of a few.
+
+    Measures for about `seconds` after the compilation.
+    """
+    import tensorflow as tf
+
+    block = steps_per_execution(config, classes)
+    model = compiled_model(config, classes, block)
+    shape = (config.train.batch_size, *config.image.size, config.image.channels)
+    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    labels = np.arange(config.train.batch_size, dtype=np.int32) % classes
+    batches = tf.data.Dataset.from_tensors((pixels, labels)).repeat(block).prefetch(block)
+    return _median_seconds(lambda: model.fit(batches, verbose=0, shuffle=False), seconds) / block
+
+
+def _median_seconds(work: Callable[[], Any], seconds: float) -> float:
+    """Median seconds of one call; the first two calls, which compile, are not counted."""
+    work()
+    work()
+    times: list[float] = []
+    while len(times) < 3 or (sum(times) < seconds and len(times) < 50):
+        started = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - started)
+    return median(times)
+
+
+@dataclass(frozen=True, slots=True)
+class Speeds:
+    """Images per second of each part alone and of the whole; FLOP/s of the step and of a large matrix product."""
+
+    decode: float
+    input: float
+    augment: float | None
+    step: float
+    whole: float
+    step_flops: float
+    matrix_product_flops: float
+    epoch_seconds: float
+
+    @property
+    def verdict(self) -> str:
+        """What limits training, and what to change."""
+        if self.whole < 0.9 * self.step and self.input < 1.5 * self.step:
+            return "input-bound: the images arrive too slowly; a larger train.batch_size or a faster disk helps"
+        share = self.step_flops / self.matrix_product_flops
+        if share < 0.25:
+            return (
+                f"compute-bound at {share:.0%} of a matrix product's speed: many small operations; "
+                "a larger train.batch_size, fewer but wider layers, or less augmentation help"
+            )
+        return f"compute-bound at {share:.0%} of a matrix product's speed: only a smaller model or image is faster here"
+
+
+def measure(config: Config, dataset: Dataset) -> Speeds:
+    """Measure every part of training; the config is resolved. Takes some seconds and changes nothing."""
+    import tensorflow as tf
+
+    classes, batch_size = len(dataset.class_names), config.train.batch_size
+    rows, labels = dataset.rows("train"), dataset.labels("train")
+    block = steps_per_execution(config, classes)
+    steps = max(20, 2 * block)
+
+    def batches(epoch: int, count: int) -> Any:
+        repeated = np.resize(np.arange(len(rows)), count * batch_size)
+        return tensorflow_batches(
+            dataset.pixels,
+            rows[repeated],
+            labels[repeated],
+            seed=config.seed,
+            epoch=epoch,
+            first_step=0,
+            batch_size=batch_size,
+            block=block,
+        )
+
+    step = step_seconds(config, classes)
+    input_seconds = _median_seconds(lambda: [None for _ in batches(1, steps)], 0.5) / steps
+    model = compiled_model(config, classes, block)
+    whole = _median_seconds(lambda: model.fit(batches(1, steps), verbose=0, shuffle=False), 1.0) / steps
+    augment = Augment(config.augment, seed=config.seed)
+    batch = tf.constant(dataset.pixels[np.sort(np.resize(rows, batch_size))])
+    change = tf.function(lambda images: augment(images, training=True))
+    return Speeds(
+        decode=_decoded_per_second(dataset),
+        input=batch_size / input_seconds,
+        augment=batch_size / _median_seconds(lambda: change(batch), 0.3) if config.augment else None,
+        step=batch_size / step,
+        whole=batch_size / whole,
+        step_flops=step_flop(config, classes) / step,
+        matrix_product_flops=_matrix_product_flops("bfloat16" if config.train.precision == "bfloat16" else "float32"),
+        epoch_seconds=whole * steps_per_epoch(len(rows), batch_size),
+    )
+
+
+def _decoded_per_second(dataset: Dataset) -> float:
+    """Files decoded per second on all cores, from up to 200 of the training images."""
+    files = [Path(example.file) for example in dataset.examples if example.split == "train"]
+    chosen = files[:: max(1, len(files) // 200)]
+    with ThreadPoolExecutor(available_cores()) as pool:
+        started = time.perf_counter()
+        list(pool.map(lambda file: load_pixels(file, dataset.spec), chosen))
+        return len(chosen) / (time.perf_counter() - started)
+
+
+def _matrix_product_flops(dtype: str, side: int = 2048) -> float:
+    """FLOP/s of one large square matrix product, the most that this machine can be asked for."""
+    matrix = keras.ops.cast(keras.random.normal((side, side), seed=0), dtype)
+    import tensorflow as tf
+
+    product = tf.function(lambda a: tf.linalg.matmul(a, a))
+    return float(2 * side**3 / _median_seconds(lambda: product(matrix), 0.5))

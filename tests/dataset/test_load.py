@@ -1,0 +1,506 @@
+"""From a config to pixels, splits and digests, and the cache between runs."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image as Pillow
+
+from imgrec_cli.config.sections import Data, Image, Split
+from imgrec_cli.dataset import Dataset, clear_packs, list_packs, load_dataset, pack
+from imgrec_cli.errors import DataError, DiskSpaceError, InputError
+from imgrec_cli.imaging import PixelSpec, load_pixels
+from imgrec_cli.progress import Advance, Event, Note, Warn
+
+MakeImage = Callable[..., Path]
+SMALL = Image(size=(6, 5))
+NOTHING_CUT = Split.model_validate({"validation": "0%", "test": "0%"})
+
+
+@pytest.fixture
+def folder(tmp_path: Path, make_image: MakeImage) -> Path:
+    """Twenty cats and twenty dogs."""
+    for name in ("cat", "dog"):
+        for index in range(20):
+            make_image(f"data/{name}/{index}.png")
+    return tmp_path / "data"
+
+
+def load(folder: Path, image: Image = SMALL, seed: int = 0, **data: Any) -> tuple[Dataset, list[Event]]:
+    events: list[Event] = []
+    return load_dataset(Data(folder=str(folder), **data), image, seed, events.append), events
+
+
+def texts(events: list[Event], kind: type[Note] | type[Warn]) -> list[str]:
+    return [event.text for event in events if isinstance(event, kind)]
+
+
+def packed_anew(events: list[Event]) -> bool:
+    return any(text.startswith("packing ") for text in texts(events, Note))
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[PixelSpec]:
+    """Grows by one for every decoding."""
+    calls: list[PixelSpec] = []
+    real = pack.decode
+
+    def counting(source: Any, spec: PixelSpec) -> Any:
+        calls.append(spec)
+        return real(source, spec)
+
+    monkeypatch.setattr(pack, "decode", counting)
+    return calls
+
+
+# --- what comes out ---------------------------------------------------------------------------------
+
+
+def test_pixels_labels_and_digests_belong_together(folder: Path, decoded: list[PixelSpec]) -> None:
+    dataset, events = load(folder)
+    assert dataset.class_names == ("cat", "dog")
+    assert len(decoded) == 40
+    assert dataset.pixels.shape == (40, 6, 5, 3)
+    assert dataset.pixels.dtype == np.uint8
+    with pytest.raises(ValueError, match="read-only"):
+        dataset.pixels[0] = 0
+    for example in dataset.examples:
+        np.testing.assert_array_equal(dataset.pixels[example.row], load_pixels(Path(example.file), dataset.spec))
+        content = Path(example.file).read_bytes()
+        assert dataset.digest(example) == hashlib.blake2b(content, digest_size=16).hexdigest()
+        assert example.path.startswith(dataset.class_names[example.label] + "/")
+    for split, number in (("train", 28), ("validation", 6), ("test", 6)):
+        chosen = [example for example in dataset.examples if example.split == split]
+        assert dataset.rows(split).tolist() == [example.row for example in chosen]
+        assert dataset.labels(split).tolist() == [example.label for example in chosen]
+        assert len(chosen) == number
+    assert dataset.rows("train").dtype == dataset.labels("train").dtype == np.int64
+    assert texts(events, Note)[-1] == "40 images in 2 classes: 28 train, 6 validation, 6 test"
+    advances = [event for event in events if isinstance(event, Advance)]
+    assert advances[-1] == Advance("packing", 40, 40)
+
+
+def test_given_splits_are_kept_and_the_others_cut_from_training(make_image: MakeImage, tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        for index in range(20):
+            make_image(f"data/train/{name}/{index}.png")
+        for index in range(5):
+            make_image(f"data/test/{name}/{index}.png")
+    dataset, _ = load(tmp_path / "data")
+    assert [len(dataset.rows(split)) for split in ("train", "validation", "test")] == [34, 6, 10]
+    for example in dataset.examples:
+        assert (example.split == "test") == ("/test/" in Path(example.file).as_posix())
+
+
+def test_pixel_statistics_are_those_of_the_training_images(folder: Path) -> None:
+    dataset, _ = load(folder)
+    training = dataset.pixels[dataset.rows("train")] / 255
+    mean, deviation = dataset.pixel_statistics()
+    np.testing.assert_allclose(mean, training.mean((0, 1, 2)), rtol=1e-12)
+    np.testing.assert_allclose(deviation, training.std((0, 1, 2)), rtol=1e-12)
+
+
+def test_flat_pictures_have_a_deviation_to_divide_by(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        Pillow.new("RGB", (4, 4), (10, 20, 30)).save(tmp_path / name / "1.png")
+    dataset, _ = load(tmp_path)
+    mean, deviation = dataset.pixel_statistics()
+    np.testing.assert_allclose(mean, np.array([10, 20, 30]) / 255)
+    assert min(deviation) > 0
+
+
+def test_equal_pictures_in_other_formats_stay_together(make_image: MakeImage, tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        for index in range(30):
+            picture = make_image(f"data/{name}/{index}.png")
+            Pillow.open(picture).save(picture.with_suffix(".bmp"))
+    dataset, _ = load(tmp_path / "data")
+    splits = {example.path: example.split for example in dataset.examples}
+    assert all(splits[path] == splits[path.replace(".png", ".bmp")] for path in splits)
+    assert set(splits.values()) == {"train", "validation", "test"}
+
+
+def test_ten_shifted_variants_of_each_picture_stay_together_by_group(tmp_path: Path) -> None:
+    for label, name in enumerate(("cat", "dog")):
+        (tmp_path / name).mkdir()
+        for picture in range(20):
+            wide = np.random.default_rng([label, picture]).integers(0, 256, (8, 18, 3), np.uint8)
+            for shift in range(10):
+                Pillow.fromarray(wide[:, shift : shift + 8]).save(tmp_path / name / f"{picture:02}_{shift}.png")
+
+    def pictures_on_two_sides(dataset: Dataset) -> int:
+        sides: dict[str, set[str]] = {}
+        for example in dataset.examples:
+            sides.setdefault(example.path.split("_")[0], set()).add(example.split)
+        return sum(len(splits) > 1 for splits in sides.values())
+
+    grouped, _ = load(tmp_path, group=r"(\w+/\d+)_")
+    assert pictures_on_two_sides(grouped) == 0
+    assert [len(grouped.rows(split)) for split in ("train", "validation", "test")] == [280, 60, 60]
+    assert pictures_on_two_sides(load(tmp_path)[0]) > 20
+
+
+def test_a_wrong_group_expression_is_told_before_anything_is_decoded(folder: Path, decoded: list[PixelSpec]) -> None:
+    with pytest.raises(DataError, match=r"data\.group: \^\(x\) does not match 40 of 40 paths, such as cat/0\.png"):
+        load(folder, group="^(x)")
+    assert decoded == []
+
+
+def test_the_fingerprint_follows_splits_names_and_contents(folder: Path, make_image: MakeImage, tmp_path: Path) -> None:
+    first = load(folder)[0].fingerprint
+    shutil.copytree(folder, tmp_path / "copy")
+    assert load(tmp_path / "copy")[0].fingerprint == first
+    assert load(folder, image=Image(size=(3, 3), color="gray"))[0].fingerprint == first
+    assert load(folder, seed=1)[0].fingerprint != first
+    make_image("data/cat/0.png", seed=99)
+    changed = load(folder)[0].fingerprint
+    assert changed != first
+    (folder / "cat/0.png").rename(folder / "cat/00.png")
+    assert load(folder)[0].fingerprint not in (first, changed)
+
+
+# --- what is left out -------------------------------------------------------------------------------
+
+
+def test_damaged_images_are_left_out_by_name(folder: Path) -> None:
+    (folder / "cat/3.png").write_bytes(b"no picture")
+    (folder / "dog/7.png").write_bytes(b"")
+    dataset, events = load(folder)
+    assert [(image.path, image.reason) for image in dataset.skipped] == [
+        ("cat/3.png", "not a JPEG, PNG, WebP, BMP, GIF or TIFF image, or its header is damaged"),
+        ("dog/7.png", "the file is empty"),
+    ]
+    (warning,) = texts(events, Warn)
+    assert warning.startswith("2 images left out because of damage: ")
+    assert f"{folder / 'dog' / '7.png'} (the file is empty)" in warning
+    assert dataset.pixels.shape[0] == len(dataset.examples) == len(dataset.digests) == 38
+    for example in dataset.examples:
+        np.testing.assert_array_equal(dataset.pixels[example.row], load_pixels(Path(example.file), dataset.spec))
+    again, events = load(folder)
+    assert not packed_anew(events)
+    assert again.skipped == dataset.skipped
+
+
+def test_at_most_ten_damaged_images_are_named(folder: Path) -> None:
+    for index in range(13):
+        (folder / f"cat/{index}.png").write_bytes(b"")
+    (warning,) = texts(load(folder)[1], Warn)
+    assert warning.count("the file is empty") == 10
+    assert warning.endswith(" and 3 more")
+
+
+def test_a_class_that_damage_leaves_without_training_images(folder: Path) -> None:
+    for file in (folder / "dog").iterdir():
+        file.write_bytes(b"")
+    with pytest.raises(DataError, match=r"no training image of dog can be read, such as .*0\.png: the file is empty"):
+        load(folder)
+    for file in (folder / "cat").iterdir():
+        file.write_bytes(b"")
+    with pytest.raises(DataError, match=r"none of the 40 images can be read: .*: the file is empty"):
+        load(folder)
+    assert len(list_packs()) == 1  # the one with the readable cats
+
+
+def test_classes_too_small_to_be_divided_are_a_warning(tmp_path: Path, make_image: MakeImage) -> None:
+    for index in range(6):
+        make_image(f"data/cat/{index}.png")
+    make_image("data/dog/1.png")
+    make_image("data/owl/1.png")
+    dataset, events = load(tmp_path / "data")
+    assert texts(events, Warn) == [
+        f"no {split} images of dog, owl: a class needs three images that differ to be divided"
+        for split in ("validation", "test")
+    ]
+    assert sorted(set(dataset.labels("train").tolist())) == [0, 1, 2]
+    assert texts(load(tmp_path / "data", split=NOTHING_CUT)[1], Warn) == []
+
+
+# --- the cache --------------------------------------------------------------------------------------
+
+
+def test_a_second_run_decodes_and_reads_nothing(
+    folder: Path, decoded: list[PixelSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _ = load(folder)
+    assert len(decoded) == 40
+
+    def unreadable(path: Path) -> Any:
+        raise AssertionError(f"{path} was read again")
+
+    monkeypatch.setattr("imgrec_cli.dataset.digests.open_file", unreadable)
+    monkeypatch.setattr("imgrec_cli.dataset.pack.open_file", unreadable)
+    second, events = load(folder)
+    assert not packed_anew(events)
+    assert len(decoded) == 40
+    np.testing.assert_array_equal(second.pixels, first.pixels)
+    assert second.examples == first.examples
+    assert second.fingerprint == first.fingerprint
+
+
+def test_touched_and_copied_files_find_their_pack(folder: Path, tmp_path: Path, decoded: list[PixelSpec]) -> None:
+    load(folder)
+    for file in folder.glob("*/*"):
+        os.utime(file, (1, 1))
+    assert not packed_anew(load(folder)[1])
+    shutil.copytree(folder, tmp_path / "copy")
+    load(tmp_path / "copy")
+    assert len(list_packs()) == 1
+
+
+def test_a_changed_added_or_removed_file_makes_a_new_pack(folder: Path, make_image: MakeImage) -> None:
+    first, _ = load(folder)
+    kept = np.array(first.pixels)
+    status = (folder / "cat/5.png").stat()
+    for seed in range(1000):  # the same size and time, as an editor that restores times would leave
+        if make_image("data/cat/5.png", seed).stat().st_size == status.st_size:
+            break
+    os.utime(folder / "cat/5.png", ns=(status.st_atime_ns, status.st_mtime_ns))
+    changed, events = load(folder)
+    assert packed_anew(events)
+    row = next(example.row for example in changed.examples if example.path == "cat/5.png")
+    differs = (changed.pixels != kept).any((1, 2, 3))
+    assert np.flatnonzero(differs).tolist() == [row]
+    make_image("data/dog/new.png")
+    assert load(folder)[0].pixels.shape[0] == 41
+    (folder / "dog/new.png").unlink()
+    assert not packed_anew(load(folder)[1])
+    np.testing.assert_array_equal(first.pixels, kept)
+
+
+def test_each_image_section_has_a_pack_of_its_own(folder: Path) -> None:
+    sections = [
+        SMALL,
+        Image(size=(5, 6)),
+        Image(size=(6, 5), color="gray"),
+        Image(size=(6, 5), fit="crop"),
+        Image(size=(6, 5), range=(0.0, 128.0)),
+    ]
+    for image in sections:
+        assert packed_anew(load(folder, image)[1])
+    for image in (*sections, Image(size=(6, 5), range=(0.0, 255.0)), Image(size=(6, 5), standardize="auto")):
+        assert not packed_anew(load(folder, image)[1])
+    assert len(list_packs()) == len(sections)
+
+
+def test_packs_are_listed_and_cleared(folder: Path, cache: Path) -> None:
+    assert list_packs() == []
+    assert clear_packs() == 0
+    before = time.time()
+    load(folder)
+    load(folder, Image(size=(4, 4), color="gray"))
+    latest, first = list_packs()
+    assert (latest.images, latest.bytes, latest.source) == (40, 40 * 16, str(folder))
+    assert first.bytes == 40 * 6 * 5 * 3
+    assert before - 2 <= first.last_used <= latest.last_used
+    assert clear_packs() >= latest.bytes + first.bytes
+    assert list_packs() == []
+    assert packed_anew(load(folder)[1])
+
+
+def test_a_damaged_pack_is_built_again(folder: Path, cache: Path) -> None:
+    expected = np.array(load(folder)[0].pixels)
+    (pixels,) = cache.glob("packs/*/pixels.bin")
+    pixels.write_bytes(pixels.read_bytes()[:-1])
+    dataset, events = load(folder)
+    assert packed_anew(events)
+    np.testing.assert_array_equal(dataset.pixels, expected)
+    (records,) = cache.glob("packs/*/records.json")
+    records.write_text("{}")
+    assert packed_anew(load(folder)[1])
+    for index in cache.glob("files/*.json"):
+        index.write_text("[")
+    np.testing.assert_array_equal(load(folder)[0].pixels, expected)
+
+
+def test_too_little_disk_is_said_before_anything_is_written(
+    folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(cache)._replace(free=2000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(DiskSpaceError) as caught:
+        load(folder)
+    assert caught.value.message == (
+        f"packing 40 images of 6×5×3 needs 3.6 kB, and 2.0 kB are free in {cache / 'packs'}"
+    )
+    assert "IMGREC_CACHE" in caught.value.hint
+    assert list((cache / "packs").iterdir()) == []
+
+
+def test_a_disk_that_becomes_full(folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(DiskSpaceError, match=r"the disk became full while packing 40 images of 6×5×3, .* 3\.6 kB"):
+        load(folder)
+    assert list((cache / "packs").iterdir()) == []
+    monkeypatch.undo()
+
+
+def test_an_interrupted_run_leaves_nothing(folder: Path, cache: Path) -> None:
+    def interrupt(event: Event) -> None:
+        if isinstance(event, Advance):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        load_dataset(Data(folder=str(folder)), SMALL, 0, interrupt)
+    assert list((cache / "packs").iterdir()) == []
+
+
+def test_a_cache_that_cannot_be_made(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("IMGREC_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(InputError, match="cannot be made") as caught:
+        load(folder)
+    assert "IMGREC_CACHE" in caught.value.hint
+
+
+LOAD = """
+import sys, time
+from imgrec_cli.config.sections import Data, Image
+from imgrec_cli.dataset import load_dataset, pack
+from imgrec_cli.progress import Advance, Note
+real = pack.decode
+def slow(source, spec):
+    time.sleep(float(sys.argv[2]))
+    return real(source, spec)
+pack.decode = slow
+def tell(event):
+    print(event.text if isinstance(event, Note) else event, flush=True)
+load_dataset(Data(folder=sys.argv[1]), Image(size=(6, 5)), 0, tell)
+"""
+
+
+def start_run(folder: Path, seconds_per_image: float) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", LOAD, str(folder), str(seconds_per_image)], stdout=subprocess.PIPE, text=True
+    )
+
+
+def test_two_runs_at_once_build_one_pack(folder: Path) -> None:
+    runs = [start_run(folder, 0.02) for _ in range(2)]
+    told = [run.communicate()[0] for run in runs]
+    assert [run.returncode for run in runs] == [0, 0]
+    assert sum("packing 40 images" in text for text in told) == 1
+    assert sum("another run is packing these images" in text for text in told) <= 1
+    assert len(list_packs()) == 1
+    assert not packed_anew(load(folder)[1])
+
+
+def test_a_killed_run_leaves_nothing_that_is_taken_for_a_pack(
+    folder: Path, cache: Path, make_image: MakeImage, tmp_path: Path
+) -> None:
+    with start_run(folder, 0.2) as run:
+        assert run.stdout is not None
+        assert run.stdout.readline().startswith("packing 40 images")
+        run.stdout.readline()
+        run.kill()
+    (partial,) = (cache / "packs").iterdir()
+    assert list_packs() == []
+    for name in ("cat", "dog"):
+        make_image(f"other/{name}/1.png")
+    load(tmp_path / "other")  # any later build clears up
+    assert not partial.exists()
+    dataset, _ = load(folder)
+    assert len(dataset.examples) == 40
+    assert len(list_packs()) == 2
+
+
+def test_clearing_spares_a_pack_that_is_being_built(folder: Path) -> None:
+    with start_run(folder, 0.03) as run:
+        assert run.stdout is not None
+        run.stdout.readline()
+        clear_packs()
+        run.stdout.read()
+    assert run.returncode == 0
+    assert len(list_packs()) == 1
+
+
+# --- deep images ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def deep_folder(tmp_path: Path, make_image: MakeImage) -> Path:
+    """Twelve-bit values in sixteen-bit files."""
+    for name in ("cat", "dog"):
+        for index in range(10):
+            make_image(f"deep/{name}/{index}.tif", deep=3000 + index)
+    return tmp_path / "deep"
+
+
+def test_auto_is_the_smallest_number_of_bits_that_holds_the_training_values(deep_folder: Path) -> None:
+    image = Image(size=(9, 7), color="gray")
+    dataset, events = load(deep_folder, image)
+    assert dataset.spec.range == (0.0, 4095.0)
+    assert "image.range: auto is [0, 4095], from the largest training value" in texts(events, Note)
+    for example in dataset.examples:
+        raw = np.asarray(Pillow.open(example.file)).astype(float)
+        np.testing.assert_array_equal(dataset.pixels[example.row][..., 0], np.rint(raw / 4095 * 255))
+    again, events = load(deep_folder, image)
+    assert again.spec == dataset.spec
+    assert not packed_anew(events)
+    assert not any("surveying" in text for text in texts(events, Note))
+
+
+@pytest.mark.parametrize(
+    ("largest", "high"),
+    [(200, 255), (255, 255), (256, 1023), (4095, 4095), (4096, 16383), (16384, 65535), (65535, 65535)],
+)
+def test_bits(tmp_path: Path, make_image: MakeImage, largest: int, high: int) -> None:
+    for name in ("cat", "dog"):
+        make_image(f"data/{name}/1.png", deep=largest)
+    assert load(tmp_path / "data")[0].spec.range == (0.0, float(high))
+
+
+def test_only_training_images_choose_the_range(deep_folder: Path, make_image: MakeImage, tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        make_image(f"test/{name}/bright.tif", deep=60_000)
+    dataset, events = load(deep_folder, test=str(tmp_path / "test"))
+    assert dataset.spec.range == (0.0, 4095.0)
+    assert texts(events, Warn) == ["2 images outside of training hold values above 4095, which are shown as white"]
+
+
+def test_a_deep_image_among_many_others_changes_the_range_for_deep_ones_only(
+    folder: Path, make_image: MakeImage
+) -> None:
+    plain, _ = load(folder)
+    make_image("data/dog/zz.png", deep=1000)
+    mixed, _ = load(folder, split=NOTHING_CUT)
+    assert mixed.spec.range == (0.0, 1023.0)
+    np.testing.assert_array_equal(mixed.pixels[:40], plain.pixels)
+
+
+def test_a_given_range_needs_no_survey(deep_folder: Path) -> None:
+    dataset, events = load(deep_folder, Image(size=(9, 7), range=(1000.0, 2000.0)))
+    assert dataset.spec.range == (1000.0, 2000.0)
+    assert not any("surveying" in text for text in texts(events, Note))
+    auto, _ = load(deep_folder, Image(size=(9, 7)))
+    assert auto.spec.range == (0.0, 4095.0)
+
+
+def test_a_pack_made_for_8_bits_is_not_taken_for_deep_images(deep_folder: Path) -> None:
+    load(deep_folder, Image(size=(9, 7), range=(0.0, 255.0)))
+    assert load(deep_folder, Image(size=(9, 7)))[0].spec.range == (0.0, 4095.0)
+
+
+def test_auto_has_no_rule_for_floating_point_and_more_than_sixteen_bits(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        Pillow.fromarray(np.full((4, 4), 0.5, np.float32)).save(tmp_path / name / "1.tif")
+    with pytest.raises(DataError, match="auto has no rule for floating-point values") as caught:
+        load(tmp_path)
+    assert "image.range=[0, 1]" in caught.value.hint
+    assert (load(tmp_path, Image(size=(4, 4), range=(0.0, 1.0)))[0].pixels == 128).all()
+    for name in ("cat", "dog"):
+        Pillow.fromarray(np.full((4, 4), 70_000, np.int32)).save(tmp_path / name / "1.tif")
+    with pytest.raises(DataError, match="auto ends at 16 bits, and the largest training value is 70,000"):
+        load(tmp_path)
