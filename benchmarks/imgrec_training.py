@@ -32,7 +32,7 @@ def main() -> None:
     import keras_models
     import tensorflow as tf
 
-    from imgrec_cli.training.fit import Reporter, compiled_model, steps_per_execution
+    from imgrec_cli.training.fit import compiled_model, steps_per_execution
     from imgrec_cli.training.input import tensorflow_batches
 
     classes, batch_size = len(dataset.class_names), config.train.batch_size
@@ -61,8 +61,7 @@ def main() -> None:
     def run(steps: int) -> float:
         nonlocal epoch
         epoch += 1
-        reporter = Reporter(epoch, epoch, steps, batch_size, ignore)
-        return keras_models.fit(model, batches(steps, epoch), callbacks=[reporter], shuffle=False)
+        return keras_models.fit(model, batches(steps, epoch), shuffle=False)
 
     used = contestant.versions("keras", "tensorflow-cpu", "tensorflow", "numpy", "pillow")
     note = f"{config.train.precision}, {block} steps per execution"

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from typing import Annotated
 
 import typer
@@ -54,6 +55,8 @@ def main() -> None:
         # names of files may hold what the terminal's encoding cannot show
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+    # Pillow warns of odd files as it reads them; those that cannot be read are told by name, once
+    warnings.filterwarnings("ignore", module="PIL")
     try:
         app()
     except KeyboardInterrupt:

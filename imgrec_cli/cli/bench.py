@@ -35,8 +35,7 @@ def bench(
         ("whole", speeds.whole),
     ]
     output.table(["part", "images/s"], ([name, f"{value:,.0f}"] for name, value in rows))
-    output.line(
-        f"step {speeds.step_flops / 1e9:.0f} GFLOP/s, large matrix product {speeds.matrix_product_flops / 1e9:.0f} GFLOP/s"
-    )
+    step, product = speeds.step_flops / 1e9, speeds.matrix_product_flops / 1e9
+    output.line(f"step {step:.0f} GFLOP/s, large matrix product {product:.0f} GFLOP/s")
     output.line(f"an epoch takes about {speeds.epoch_seconds:.1f} s; peak memory {output.size(memory)}")
     output.line(speeds.verdict)

@@ -13,7 +13,7 @@ from imgrec_cli.config.document import Document, KeyPath, Problem, override, rea
 from imgrec_cli.config.problems import problems_of
 from imgrec_cli.config.rules import RULES
 from imgrec_cli.config.sections import FORMAT_VERSION, Config
-from imgrec_cli.config.writing import PATH_KEYS
+from imgrec_cli.config.writing import NO_PATH, PATH_KEYS
 from imgrec_cli.errors import ConfigError
 
 MAX_BYTES = 1_000_000
@@ -134,12 +134,13 @@ def _overlap(one: KeyPath, other: KeyPath) -> bool:
 
 
 def _with_absolute_paths(config: Config, document: Document, base_folder: Path) -> Config:
-    absolute: dict[str, str] = {}
-    for key in PATH_KEYS:
-        given = getattr(config.data, key)
-        if given is not None:
-            overridden = document.place_of(("data", key)).order > 0
+    for section, key in (name.split(".") for name in PATH_KEYS):
+        owner = getattr(config, section)
+        given = getattr(owner, key, None)
+        if given is not None and given != NO_PATH:
+            overridden = document.place_of((section, key)).order > 0
             base = Path.cwd() if overridden else base_folder
             # abspath, not resolve: a link stays the name that the user gave it
-            absolute[key] = os.path.abspath(base / os.path.expanduser(given))  # noqa: PTH100, PTH111
-    return config.model_copy(update={"data": config.data.model_copy(update=absolute)})
+            absolute = os.path.abspath(base / os.path.expanduser(given))  # noqa: PTH100, PTH111
+            config = config.model_copy(update={section: owner.model_copy(update={key: absolute})})
+    return config

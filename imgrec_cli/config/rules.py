@@ -3,7 +3,17 @@
 from collections.abc import Callable, Iterator
 
 from imgrec_cli.config.document import KeyPath
-from imgrec_cli.config.sections import Config, Fill, Rotate, Shear, Shift, Standardize, Zoom
+from imgrec_cli.config.sections import (
+    BackboneModel,
+    Config,
+    Fill,
+    LayersModel,
+    Rotate,
+    Shear,
+    Shift,
+    Standardize,
+    Zoom,
+)
 from imgrec_cli.config.shapes import DoesNotFitError, Shape, after
 
 Found = Iterator[tuple[KeyPath, str]]
@@ -89,7 +99,27 @@ def layers_fit_the_image(config: Config) -> Found:
         yield from _misfits(config, (*config.image.size, config.image.channels))
 
 
+def backbone_has_what_it_needs(config: Config) -> Found:
+    """A backbone brings its own scaling, sees color, and is frozen only with weights worth keeping."""
+    model, image = config.model, config.image
+    if not isinstance(model, BackboneModel):
+        return
+    if image.standardize != "off":
+        yield ("image", "standardize"), f"model.name: {model.name} scales pixels itself; leave it off"
+    if image.color != "rgb":
+        yield (
+            ("image", "color"),
+            f"model.name: {model.name} takes three channels; use color: rgb, gray images are repeated",
+        )
+    if min(image.size) < 32:
+        yield ("image", "size"), f"model.name: {model.name} needs at least 32 by 32 pixels, got {list(image.size)}"
+    if model.freeze and model.weights == "none":
+        yield ("model", "freeze"), "a frozen backbone without weights learns nothing; give model.weights a file"
+
+
 def _misfits(config: Config, shape: Shape) -> Found:
+    if not isinstance(config.model, LayersModel):
+        return
     for index, layer in enumerate(config.model.layers):
         try:
             shape, _ = after(layer, shape)
@@ -115,4 +145,5 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[Config], Found]], ...] = (
     (("image.standardize", "image.color"), statistics_match_channels),
     (("model",), layers_fit_each_other),
     (("model", "image.size"), layers_fit_the_image),
+    (("model", "image.size", "image.color", "image.standardize"), backbone_has_what_it_needs),
 )

@@ -341,6 +341,29 @@ class LayersModel(Section):
     layers: Annotated[tuple[Layer, ...], Strict(False)] = Field(min_length=1, description="The stack, first to last.")
 
 
+BackboneName = Literal["mobilenet_v2", "resnet50"]
+
+
+class BackboneModel(Section):
+    """A published network without its last layers; global average pooling and a dense softmax layer are added.
+
+    Pixels are scaled inside the graph as the family's own weights expect.
+    """
+
+    type: Literal["backbone"]
+    name: BackboneName = Field(description="The network, by its name in keras.applications.")
+    weights: Annotated[str, Field(min_length=1)] = Field(
+        default="none", description="none: from scratch. Or a .h5 file of keras.applications without its top."
+    )
+    freeze: bool = Field(
+        default=False, description="Keep the backbone as it is and train the last layer alone; needs weights."
+    )
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="Share of the features dropped while training.")
+
+
+Model = Annotated[LayersModel | BackboneModel, Field(discriminator="type")]
+
+
 # --- optimizer, train, runtime, export --------------------------------------------------------------
 
 
@@ -448,7 +471,7 @@ class Config(Section):
         description="Random changes of the training images; geometric steps are composed in this order into one.",
         examples=[[{"type": "flip", "axis": "horizontal"}]],
     )
-    model: LayersModel = Field(description="The network.")
+    model: Model = Field(description="The network.")
     optimizer: Optimizer = Field(default=Adam(type="adam"), description="How weights follow gradients.")
     train: Train = Field(default=Train(), description="The length and the batches of training.")
     runtime: Runtime = Field(default=Runtime(), description="The machine that trains.")

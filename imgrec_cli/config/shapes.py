@@ -1,20 +1,37 @@
 """The layer table of a model: output shapes and parameter counts in plain Python, without Keras."""
 
+import math
 from dataclasses import dataclass
 from typing import assert_never
 
-from imgrec_cli.config.sections import BatchNorm, Config, Conv, Dense, Dropout, Flatten, GlobalPool, Layer, Pool
+from imgrec_cli.config.sections import (
+    BackboneModel,
+    BatchNorm,
+    Config,
+    Conv,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalPool,
+    Layer,
+    LayersModel,
+    Pool,
+)
 
 Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class LayerRow:
-    """One layer; `output_shape` is (height, width, channels) or (units,), without the batch."""
+    """One layer; `output_shape` is (height, width, channels) or (units,), without the batch.
+
+    `multiply_adds` are those of one image on its way forward, of convolutions and dense layers.
+    """
 
     name: str
     output_shape: Shape
     parameters: int
+    multiply_adds: int
 
 
 class DoesNotFitError(ValueError):
@@ -28,12 +45,41 @@ def layer_table(config: Config, classes: int) -> list[LayerRow]:
     `load_config` accepted, so that every layer fits.
     """
     shape: Shape = (*config.image.size, config.image.channels)
-    rows = [LayerRow("scaling", shape, 0)]
-    for number, layer in enumerate(config.model.layers, start=1):
-        shape, parameters = after(layer, shape)
-        rows.append(LayerRow(f"{layer.type}_{number}", shape, parameters))
+    rows = [LayerRow("scaling", shape, 0, 0)]
+    match config.model:
+        case LayersModel(layers=layers):
+            for number, layer in enumerate(layers, start=1):
+                shape, parameters = after(layer, shape)
+                has_weights = isinstance(layer, Conv | Dense)
+                work = parameters * math.prod(shape[:-1]) if has_weights else 0
+                rows.append(LayerRow(f"{layer.type}_{number}", shape, parameters, work))
+        case BackboneModel(name=name):
+            facts = BACKBONES[name]
+            # every halving rounds up, five times: the map is 32 times smaller than the image
+            height, width = (math.ceil(side / 32) for side in config.image.size)
+            work = round(facts.multiply_adds_per_pixel * math.prod(config.image.size))
+            rows.append(LayerRow(name, (height, width, facts.channels), facts.parameters, work))
+            shape = (facts.channels,)
+            rows.append(LayerRow("global_pool", shape, 0, 0))
     shape, parameters = after(Dense(type="dense", units=classes), shape)
-    return [*rows, LayerRow("softmax", shape, parameters)]
+    return [*rows, LayerRow("softmax", shape, parameters, parameters)]
+
+
+@dataclass(frozen=True, slots=True)
+class BackboneFacts:
+    """What is known of a backbone without building it: parameters without the top, channels at its end, its work."""
+
+    parameters: int
+    channels: int
+    multiply_adds_per_pixel: float
+
+
+# Parameters of keras.applications with include_top=False (a test builds them); multiply-adds at 224×224 from the
+# papers: 300 million (Sandler et al. 2018, table 4), 3.8 billion (He et al. 2015, table 1).
+BACKBONES = {
+    "mobilenet_v2": BackboneFacts(2_257_984, 1280, 300e6 / 224**2),
+    "resnet50": BackboneFacts(23_587_712, 2048, 3.8e9 / 224**2),
+}
 
 
 def after(layer: Layer, shape: Shape) -> tuple[Shape, int]:

@@ -9,7 +9,9 @@ import yaml
 from imgrec_cli.config.document import plain_scalar
 from imgrec_cli.config.sections import Config
 
-PATH_KEYS = ("folder", "train", "validation", "test")
+# keys that hold a path, and the word that is none
+PATH_KEYS = ("data.folder", "data.train", "data.validation", "data.test", "model.weights")
+NO_PATH = "none"
 
 
 class _Dumper(yaml.SafeDumper):
@@ -39,9 +41,10 @@ def resolved_yaml(config: Config, relative_to: Path) -> str:
     Paths are written relative to that folder where both lie below a common one, else absolute.
     """
     content = config.model_dump(mode="json")
-    for key in PATH_KEYS:
-        if content["data"][key] is not None:
-            content["data"][key] = path_from(relative_to, Path(content["data"][key]))
+    for section, key in (name.split(".") for name in PATH_KEYS):
+        path = content[section].get(key)
+        if path is not None and path != NO_PATH:
+            content[section][key] = path_from(relative_to, Path(path))
     text: str = yaml.dump(
         content, Dumper=_Dumper, default_flow_style=None, sort_keys=False, allow_unicode=True, width=120
     )

@@ -61,7 +61,7 @@ def steps_per_execution(config: Config, classes: int) -> int:
 
 def step_flop(config: Config, classes: int) -> float:
     """Floating-point operations of one training step: 2 per multiply-add, forward once and backward twice."""
-    multiply_adds = sum(row.parameters * math.prod(row.output_shape[:-1]) for row in layer_table(config, classes))
+    multiply_adds = sum(row.multiply_adds for row in layer_table(config, classes))
     return 6.0 * multiply_adds * config.train.batch_size
 
 

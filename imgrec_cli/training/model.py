@@ -7,6 +7,7 @@ import keras
 
 from imgrec_cli.config import (
     Activation,
+    BackboneModel,
     BatchNorm,
     Config,
     Conv,
@@ -16,10 +17,13 @@ from imgrec_cli.config import (
     GlobalPool,
     Image,
     Layer,
+    LayersModel,
     Pool,
     Standardize,
 )
 from imgrec_cli.training.augment import Augment
+from imgrec_cli.training.backbone import backbone, family_scaling, load_pretrained
+from imgrec_cli.training.runtime import fused_kernels
 
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 
@@ -35,8 +39,8 @@ def scaling(image: Image) -> keras.layers.Layer:
     return keras.layers.Rescaling(scale, offset, name="scaling", dtype="float32")
 
 
-def layer(spec: Layer, name: str, dtype: str) -> Iterable[keras.layers.Layer]:
-    """The Keras layers of one entry of `model.layers`."""
+def layer(spec: Layer, name: str, dtype: str, *, fused: bool) -> Iterable[keras.layers.Layer]:
+    """The Keras layers of one entry of `model.layers`, with `fused` those that train faster with the same weights."""
     layers = keras.layers
     match spec:
         case Conv():
@@ -64,7 +68,8 @@ def layer(spec: Layer, name: str, dtype: str) -> Iterable[keras.layers.Layer]:
         case Dropout():
             yield layers.Dropout(spec.rate, name=name, dtype=dtype)
         case BatchNorm():
-            yield layers.BatchNormalization(name=name, dtype=dtype)
+            kernels = fused_kernels() if fused else None
+            yield (kernels or layers).BatchNormalization(name=name, dtype=dtype)
             if spec.activation != "linear":
                 yield layers.Activation(activation(spec.activation), name=f"{name}_{spec.activation}", dtype=dtype)
         case _:
@@ -76,36 +81,49 @@ def activation(name: Activation) -> str:
     return name
 
 
-def _stack(config: Config, dtype: str) -> Iterable[keras.layers.Layer]:
-    for number, spec in enumerate(config.model.layers, start=1):
-        yield from layer(spec, f"{spec.type}_{number}", dtype)
+def _logits(config: Config, classes: int, images: Any, dtype: str, *, training: bool) -> Any:
+    """Float logits [B, classes] of float images [B, H, W, C], 0..255; the same weights in the same order either way.
+
+    With `training` fused layers are used where there are any; what is shipped is plain Keras.
+    """
+    match config.model:
+        case LayersModel(layers=specs):
+            x = scaling(config.image)(images)
+            for number, spec in enumerate(specs, start=1):
+                for part in layer(spec, f"{spec.type}_{number}", dtype, fused=training):
+                    x = part(x)
+        case BackboneModel() as spec:
+            network = backbone(spec, config.image, dtype, fused=training)
+            if training:
+                load_pretrained(network, spec)
+            x = network(family_scaling(spec)(images))
+            if spec.dropout:
+                x = keras.layers.Dropout(spec.dropout, name="dropout", dtype=dtype)(x)
+        case _:
+            assert_never(config.model)
+    # the loss needs logits that are not rounded to 8 bits of mantissa
+    return keras.layers.Dense(classes, name="logits", dtype="float32")(x)
 
 
 def training_model(config: Config, classes: int) -> keras.Model:
-    """The model that is trained: augmentation → scaling → stack → logits.
+    """The model that is trained: augmentation → scaling → network → logits.
 
     Input uint8 [B, H, W, C], 0..255; output float32 [B, classes]. Augmentation acts in training only. The config is
     resolved: no `auto` is left in it.
     """
-    dtype = POLICIES[config.train.precision]
     images = keras.Input((*config.image.size, config.image.channels), dtype="uint8", name="images")
-    x: Any = Augment(config.augment, seed=config.seed, name="augment", dtype="float32")(images)
-    x = scaling(config.image)(x)
-    for part in _stack(config, dtype):
-        x = part(x)
-    # the loss needs logits that are not rounded to 8 bits of mantissa
-    return keras.Model(images, keras.layers.Dense(classes, name="logits", dtype="float32")(x), name="training")
+    augmented = Augment(config.augment, seed=config.seed, name="augment", dtype="float32")(images)
+    logits = _logits(config, classes, augmented, POLICIES[config.train.precision], training=True)
+    return keras.Model(images, logits, name="training")
 
 
 def shipped_model(config: Config, classes: int) -> keras.Model:
-    """The model that is exported: scaling → stack → softmax, no augmentation.
+    """The model that is exported: scaling → network → softmax, no augmentation, float32.
 
     Input uint8 [N, H, W, C], 0..255; output float32 probabilities [N, classes]. Its weights stand in the order of the
     training model's.
     """
     images = keras.Input((*config.image.size, config.image.channels), dtype="uint8", name="images")
-    x: Any = scaling(config.image)(images)
-    for part in _stack(config, "float32"):
-        x = part(x)
-    logits = keras.layers.Dense(classes, name="logits", dtype="float32")(x)
+    pixels = Augment((), seed=0, name="pixels", dtype="float32")(images)
+    logits = _logits(config, classes, pixels, "float32", training=False)
     return keras.Model(images, keras.layers.Softmax(name="probabilities", dtype="float32")(logits), name="shipped")
