@@ -5,6 +5,7 @@ that is already in memory, augmentation included.
 """
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 import contestant
@@ -20,13 +21,17 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("config")
     parser.add_argument("--input", choices=["pack", "memory"], required=True)
+    parser.add_argument("--precision-file", type=Path, required=True, help="what `auto` chose, for the next to take")
     parser.add_argument("--set", action="append", default=[])
     arguments = parser.parse_args()
+    chosen: Path = arguments.precision_file
+    same_precision = [f"train.precision={chosen.read_text()}"] if chosen.exists() else []
     try:
-        config = load_config(arguments.config, arguments.set)
+        config = load_config(arguments.config, [*arguments.set, *same_precision])
     except ConfigError as error:
         contestant.skip(f"imgrec refuses the config: {error}")
     _, dataset, config = api._prepare(config, ignore)
+    chosen.write_text(config.train.precision)
 
     # what follows is `training.fit`, an epoch at a time
     import keras_models

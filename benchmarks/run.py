@@ -41,6 +41,7 @@ class Session:
     def ours(self, config: Path, data: Path, *settings: str) -> list[Contestant]:
         """imgrec end to end, and its ceiling."""
         arguments = self.imgrec(config, data, *settings)
+        arguments += ["--precision-file", str(self.folder / f"precision-{'-'.join([config.stem, *settings])}")]
         return [
             Contestant(CEILING, "imgrec_training.py", [*arguments, "--input", "memory"], ours=True),
             Contestant(OURS, "imgrec_training.py", [*arguments, "--input", "pack"], ours=True),

@@ -71,7 +71,7 @@ def tiny_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_run(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a finished run on the tiny data, trained once a session. Tests only read it."""
+    """A finished run on the tiny data, trained once a session. Tests may add evaluations, nothing else."""
     pytest.importorskip("tensorflow", reason="training needs the `train` extra")
     from imgrec_cli.api import train
 

@@ -51,7 +51,8 @@ def layer_table(config: Config, classes: int) -> list[LayerRow]:
             for number, layer in enumerate(layers, start=1):
                 shape, parameters = after(layer, shape)
                 has_weights = isinstance(layer, Conv | Dense)
-                work = parameters * math.prod(shape[:-1]) if has_weights else 0
+                # one per weight and place, biases are not multiplied
+                work = (parameters - shape[-1]) * math.prod(shape[:-1]) if has_weights else 0
                 rows.append(LayerRow(f"{layer.type}_{number}", shape, parameters, work))
         case BackboneModel(name=name):
             facts = BACKBONES[name]
@@ -62,7 +63,7 @@ def layer_table(config: Config, classes: int) -> list[LayerRow]:
             shape = (facts.channels,)
             rows.append(LayerRow("global_pool", shape, 0, 0))
     shape, parameters = after(Dense(type="dense", units=classes), shape)
-    return [*rows, LayerRow("softmax", shape, parameters, parameters)]
+    return [*rows, LayerRow("softmax", shape, parameters, parameters - classes)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,12 +16,14 @@ from imgrec_cli.machine import peak_memory_bytes
 from imgrec_cli.progress import EpochEnd, Listener, Note, Step
 from imgrec_cli.rundir import Run
 from imgrec_cli.training import checkpoint
+from imgrec_cli.training.features import frozen_features, head_is_enough, head_model, with_head
 from imgrec_cli.training.input import InputClock, padded_blocks, steps_per_epoch, tensorflow_batches
 from imgrec_cli.training.model import training_model
 from imgrec_cli.training.optimize import optimizer
 
 SECONDS_BETWEEN_STEP_EVENTS = 0.1
 STEPS_TO_JUDGE_PACE = 20
+MOST_STEPS_PER_EXECUTION = 32
 
 
 @dataclass
@@ -56,7 +58,7 @@ def steps_per_execution(config: Config, classes: int) -> int:
     Aims at a quarter of a second by an estimate of 50 GFLOP/s, so that signals and progress never wait long. It is a
     function of the config alone: every machine takes the same steps in the same calls.
     """
-    return max(1, min(32, int(0.25 / max(step_flop(config, classes) / 50e9, 1e-5))))
+    return max(1, min(MOST_STEPS_PER_EXECUTION, int(0.25 / max(step_flop(config, classes) / 50e9, 1e-5))))
 
 
 def step_flop(config: Config, classes: int) -> float:
@@ -65,9 +67,8 @@ def step_flop(config: Config, classes: int) -> float:
     return 6.0 * multiply_adds * config.train.batch_size
 
 
-def compiled_model(config: Config, classes: int, block: int) -> keras.Model:
-    """The training model with its loss and optimizer, ready for `fit`; `block` steps run in one call."""
-    model = training_model(config, classes)
+def compiled(model: keras.Model, config: Config, block: int) -> keras.Model:
+    """The model with the config's loss and optimizer, ready for `fit`; `block` steps run in one call."""
     model.compile(
         optimizer=optimizer(config.optimizer),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -130,12 +131,10 @@ class Reporter(keras.callbacks.Callback):
         )
 
 
-def predict_logits(
-    model: keras.Model, pixels: NDArray[np.uint8], rows: NDArray[np.int64], batch_size: int
-) -> NDArray[Any]:
+def predict_logits(model: keras.Model, inputs: NDArray[Any], rows: NDArray[np.int64], batch_size: int) -> NDArray[Any]:
     """Outputs float32 [N, classes] of a Keras model for rows of the pack, in their order."""
     outputs = [
-        np.asarray(model.predict_on_batch(batch))[:count] for batch, count in padded_blocks(pixels, rows, batch_size)
+        np.asarray(model.predict_on_batch(batch))[:count] for batch, count in padded_blocks(inputs, rows, batch_size)
     ]
     return np.concatenate(outputs)
 
@@ -165,7 +164,14 @@ def fit(config: Config, dataset: Dataset, run: Run, on_event: Listener) -> tuple
     steps = steps_per_epoch(len(rows), batch_size)
     block = min(steps_per_execution(config, classes), steps)
 
-    model = compiled_model(config, classes, block)
+    inputs: NDArray[Any] = dataset.pixels
+    only_head = head_is_enough(config)
+    if only_head:
+        inputs = frozen_features(config, dataset, on_event)
+        block = min(MOST_STEPS_PER_EXECUTION, steps)
+        model = compiled(head_model(config, classes, inputs.shape[1]), config, block)
+    else:
+        model = compiled(training_model(config, classes), config, block)
     stopping = config.train.early_stopping
     best = Best(stopping.metric, stopping.min_delta) if stopping else Best("val/accuracy", 0.0)
 
@@ -174,7 +180,7 @@ def fit(config: Config, dataset: Dataset, run: Run, on_event: Listener) -> tuple
         clock = InputClock()
         reporter = Reporter(epoch, config.train.epochs, steps, batch_size, on_event, clock)
         batches = tensorflow_batches(
-            dataset.pixels,
+            inputs,
             rows,
             labels,
             seed=config.seed,
@@ -189,7 +195,7 @@ def fit(config: Config, dataset: Dataset, run: Run, on_event: Listener) -> tuple
             batches, initial_epoch=epoch - 1, epochs=epoch, shuffle=False, verbose=0, callbacks=[reporter]
         ).history
         trained = time.perf_counter()
-        logits = predict_logits(model, dataset.pixels, validation_rows, batch_size)
+        logits = predict_logits(model, inputs, validation_rows, batch_size)
         loss, accuracy = loss_and_accuracy(logits, validation_labels)
         metrics = {
             "train/loss": float(history["loss"][0]),
@@ -216,7 +222,7 @@ def fit(config: Config, dataset: Dataset, run: Run, on_event: Listener) -> tuple
 
     arrays, _ = checkpoint.read(run.best_checkpoint)
     checkpoint.restore(model.weights, arrays, run.best_checkpoint)
-    return model, best.epoch
+    return with_head(config, classes, model) if only_head else model, best.epoch
 
 
 def out_of_patience(best: Best, stopping: EarlyStopping) -> bool:

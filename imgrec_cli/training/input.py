@@ -68,7 +68,7 @@ def tensorflow_batches(
 
     shape = pixels.shape[1:]
     signature = (
-        tf.TensorSpec((None, batch_size, *shape), tf.uint8),
+        tf.TensorSpec((None, batch_size, *shape), pixels.dtype),
         tf.TensorSpec((None, batch_size), tf.int32),
     )
 

@@ -16,8 +16,9 @@ from imgrec_cli.dataset import Dataset
 from imgrec_cli.imaging import load_pixels
 from imgrec_cli.machine import available_cores, cpu_flags
 from imgrec_cli.training.augment import Augment
-from imgrec_cli.training.fit import compiled_model, step_flop, steps_per_execution
+from imgrec_cli.training.fit import compiled, step_flop, steps_per_execution
 from imgrec_cli.training.input import steps_per_epoch, tensorflow_batches
+from imgrec_cli.training.model import training_model
 from imgrec_cli.training.runtime import Machine, Precision
 
 # bfloat16 rounds; it has to be worth something
@@ -62,7 +63,7 @@ def step_seconds(config: Config, classes: int, seconds: float = 1.0) -> float:
     import tensorflow as tf
 
     block = steps_per_execution(config, classes)
-    model = compiled_model(config, classes, block)
+    model = compiled(training_model(config, classes), config, block)
     shape = (config.train.batch_size, *config.image.size, config.image.channels)
     pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     labels = np.arange(config.train.batch_size, dtype=np.int32) % classes
@@ -133,7 +134,7 @@ def measure(config: Config, dataset: Dataset) -> Speeds:
 
     step = step_seconds(config, classes)
     input_seconds = _median_seconds(lambda: [None for _ in batches(1, steps)], 0.5) / steps
-    model = compiled_model(config, classes, block)
+    model = compiled(training_model(config, classes), config, block)
     whole = _median_seconds(lambda: model.fit(batches(1, steps), verbose=0, shuffle=False), 1.0) / steps
     augment = Augment(config.augment, seed=config.seed)
     batch = tf.constant(dataset.pixels[np.sort(np.resize(rows, batch_size))])

@@ -30,17 +30,17 @@ def config_with(end: str) -> Config:
 
 def test_the_table() -> None:
     assert layer_table(config_with("flatten"), 4) == [
-        LayerRow("scaling", (37, 50, 3), 0),
-        LayerRow("conv_1", (17, 23, 6), 456),
-        LayerRow("batch_norm_2", (17, 23, 6), 24),
-        LayerRow("conv_3", (6, 8, 7), 679),
-        LayerRow("pool_4", (3, 4, 7), 0),
-        LayerRow("dropout_5", (3, 4, 7), 0),
-        LayerRow("conv_6", (2, 3, 5), 145),
-        LayerRow("flatten_7", (30,), 0),
-        LayerRow("dense_8", (9,), 279),
-        LayerRow("batch_norm_9", (9,), 36),
-        LayerRow("softmax", (4,), 40),
+        LayerRow("scaling", (37, 50, 3), 0, 0),
+        LayerRow("conv_1", (17, 23, 6), 456, 175950),
+        LayerRow("batch_norm_2", (17, 23, 6), 24, 0),
+        LayerRow("conv_3", (6, 8, 7), 679, 32256),
+        LayerRow("pool_4", (3, 4, 7), 0, 0),
+        LayerRow("dropout_5", (3, 4, 7), 0, 0),
+        LayerRow("conv_6", (2, 3, 5), 145, 840),
+        LayerRow("flatten_7", (30,), 0, 0),
+        LayerRow("dense_8", (9,), 279, 270),
+        LayerRow("batch_norm_9", (9,), 36, 0),
+        LayerRow("softmax", (4,), 40, 36),
     ]
 
 

@@ -1,0 +1,62 @@
+"""A frozen backbone gives every image the same features in every epoch: they are computed once, and only the last layer
+is trained."""
+
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from imgrec_cli.config import BackboneModel, Config
+from imgrec_cli.dataset import Dataset
+from imgrec_cli.progress import Advance, Listener
+from imgrec_cli.training.augment import Augment
+from imgrec_cli.training.backbone import backbone, family_scaling, load_pretrained
+from imgrec_cli.training.input import padded_blocks
+from imgrec_cli.training.model import training_model
+
+BATCH_SIZE = 32
+
+
+def head_is_enough(config: Config) -> bool:
+    """Whether every image gives the same features in every epoch: a frozen backbone, and nothing random before it."""
+    return isinstance(config.model, BackboneModel) and config.model.freeze and not config.augment
+
+
+def frozen_features(config: Config, dataset: Dataset, on_event: Listener) -> NDArray[np.float32]:
+    """Features float32 [images, channels] by row of the pack, of the training and validation images.
+
+    Computed once in float32, as what is shipped computes them; the other rows are zero.
+    """
+    assert isinstance(config.model, BackboneModel)  # noqa: S101 - for the type checker
+    network = backbone(config.model, config.image, "float32", fused=False)
+    load_pretrained(network, config.model)
+    images = keras.Input((*config.image.size, 3), dtype="uint8")
+    floats = Augment((), seed=0, dtype="float32")(images)
+    model = keras.Model(images, network(family_scaling(config.model)(floats)))
+    features = np.zeros((len(dataset.pixels), network.output_shape[-1]), np.float32)
+    rows = np.concatenate([dataset.rows("train"), dataset.rows("validation")])
+    done = 0
+    for pixels, count in padded_blocks(dataset.pixels, rows, BATCH_SIZE):
+        features[rows[done : done + count]] = np.asarray(model.predict_on_batch(pixels))[:count]
+        done += count
+        on_event(Advance("features", done, len(rows)))
+    return features
+
+
+def head_model(config: Config, classes: int, features: int) -> keras.Model:
+    """What is trained of a frozen backbone: its last layer, on float32 features [B, features] → logits [B, classes].
+
+    Its `logits` layer has the weights of the one in `training_model`.
+    """
+    assert isinstance(config.model, BackboneModel)  # noqa: S101 - for the type checker
+    inputs = keras.Input((features,), name="features")
+    x: Any = keras.layers.Dropout(config.model.dropout, name="dropout")(inputs) if config.model.dropout else inputs
+    return keras.Model(inputs, keras.layers.Dense(classes, name="logits", dtype="float32")(x), name="head")
+
+
+def with_head(config: Config, classes: int, head: keras.Model) -> keras.Model:
+    """The whole training model with the trained last layer."""
+    model = training_model(config, classes)
+    model.get_layer("logits").set_weights(head.get_layer("logits").get_weights())
+    return model

@@ -1,0 +1,121 @@
+"""Backbones: the facts that are known without Keras, their scaling, fused and frozen forms, and what is refused."""
+
+import numpy as np
+import pytest
+
+from imgrec_cli.config import BackboneModel, Image, load_config
+from imgrec_cli.config.shapes import BACKBONES
+from imgrec_cli.errors import InputError
+
+pytestmark = pytest.mark.tf
+
+SMALL = Image(size=(32, 64))
+
+
+def network(name, *, fused=False, dtype="float32", **options):
+    from imgrec_cli.training.backbone import backbone
+
+    return backbone(BackboneModel(type="backbone", name=name, **options), SMALL, dtype, fused=fused)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_facts_are_those_of_the_built_network(name):
+    built = network(name)
+    facts = BACKBONES[name]
+    assert (built.count_params(), built.output_shape[-1]) == (facts.parameters, facts.channels)
+    assert built.layers[-2].output.shape[1:3] == (1, 2)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_scaling_is_the_family_s_preprocess_input(name):
+    import keras
+
+    from imgrec_cli.training.backbone import family_scaling
+
+    images = np.random.default_rng(0).uniform(0, 255, (2, 4, 5, 3)).astype("float32")
+    expected = getattr(keras.applications, name).preprocess_input(images.copy())
+    got = family_scaling(BackboneModel(type="backbone", name=name))(images)
+    np.testing.assert_allclose(got, expected, atol=1e-4)
+
+
+def test_fused_and_plain_networks_hold_the_same_weights_and_answer_alike():
+    from imgrec_cli.training import fused
+
+    plain, quick = network("mobilenet_v2"), network("mobilenet_v2", fused=True)
+    assert any(type(layer) is fused.BatchNormalization for layer in quick.layers)
+    quick.set_weights(plain.get_weights())
+    images = np.random.default_rng(0).normal(size=(2, 32, 64, 3)).astype("float32")
+    np.testing.assert_array_equal(quick(images, training=False), plain(images, training=False))
+    assert [w.path.split("/", 1)[-1] for w in quick.weights] == [w.path.split("/", 1)[-1] for w in plain.weights]
+
+
+def test_the_dtype_policy_of_the_process_is_left_alone():
+    import keras
+
+    before = keras.config.dtype_policy().name
+    assert network("mobilenet_v2", dtype="mixed_bfloat16").compute_dtype
+    assert keras.config.dtype_policy().name == before
+
+
+def test_a_file_that_is_no_weights_is_named(tmp_path):
+    from imgrec_cli.training.backbone import load_pretrained
+
+    path = tmp_path / "some_no_top.h5"
+    path.write_bytes(b"not weights")
+    spec = BackboneModel(type="backbone", name="mobilenet_v2", weights=str(path))
+    with pytest.raises(InputError, match="not the weights of mobilenet_v2 without its top"):
+        load_pretrained(network("mobilenet_v2"), spec)
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory):
+    """A weights file as keras.applications writes it, of random weights."""
+    import keras
+
+    keras.utils.set_random_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "mobilenet_v2.weights.h5"
+    network("mobilenet_v2").save_weights(path)
+    return path
+
+
+def settings(pretrained, *more):
+    return [
+        f"model={{type: backbone, name: mobilenet_v2, weights: {pretrained}, freeze: true}}",
+        "image={size: [32, 32]}",
+        *more,
+    ]
+
+
+def test_a_frozen_backbone_is_shipped_as_it_was_with_a_trained_last_layer(tiny_config, tmp_path, pretrained):
+    import keras
+
+    from imgrec_cli.api import train
+    from imgrec_cli.classifier import Classifier
+    from imgrec_cli.training import checkpoint
+
+    run = train(tiny_config, settings(pretrained, "train.epochs=3"), runs=tmp_path)
+    assert run.record["status"] == "finished"
+    # only the last layer was trained: its kernel and bias are all that the checkpoint holds
+    arrays, _ = checkpoint.read(run.best_checkpoint)
+    assert [array.shape for array in arrays] == [(1280, 3), (3,)]
+    # the bundle equals the file's backbone followed by that layer
+    from imgrec_cli.training.backbone import backbone
+
+    built = backbone(BackboneModel(type="backbone", name="mobilenet_v2"), Image(size=(32, 32)), "float32", fused=False)
+    built.load_weights(pretrained)
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
+    features = keras.ops.convert_to_numpy(built(pixels.astype("float32") / 127.5 - 1, training=False))
+    logits = features.astype("float64") @ arrays[0] + arrays[1]
+    expected = np.exp(logits - logits.max(axis=1, keepdims=True))
+    expected /= expected.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(Classifier.load(run.folder).scores(pixels), expected, atol=1e-4)
+
+
+def test_with_augmentation_the_frozen_backbone_sees_every_changed_image(tiny_config, tmp_path, pretrained):
+    from imgrec_cli.api import train
+    from imgrec_cli.training import checkpoint
+
+    run = train(tiny_config, settings(pretrained, "augment=[{type: flip}]", "train.epochs=1"), runs=tmp_path)
+    arrays, _ = checkpoint.read(run.best_checkpoint)
+    assert len(arrays) > 200
+    assert load_config(run.resolved_config_file).model.weights == str(pretrained)
