@@ -35,31 +35,22 @@ def main() -> None:
 
     # what follows is `training.fit`, an epoch at a time
     import keras_models
-    import tensorflow as tf
 
-    from imgrec_cli.training.fit import compiled_model, steps_per_execution
-    from imgrec_cli.training.input import tensorflow_batches
+    from imgrec_cli.training.fit import compiled, steps_per_execution
+    from imgrec_cli.training.input import Source
+    from imgrec_cli.training.model import training_model
+    from imgrec_cli.training.speed import repeated
 
     classes, batch_size = len(dataset.class_names), config.train.batch_size
     rows, labels = dataset.rows("train"), dataset.labels("train")
     block = steps_per_execution(config, classes)
-    model = compiled_model(config, classes, block)
+    model = compiled(training_model(config, classes), config, block)
 
     def batches(steps: int, epoch: int) -> Any:
-        taken = np.random.default_rng(epoch).permutation(np.resize(np.arange(len(rows)), steps * batch_size))
         if arguments.input == "memory":
-            batch = dataset.pixels[rows[taken[:batch_size]]], labels[taken[:batch_size]].astype(np.int32)
-            return tf.data.Dataset.from_tensors(batch).repeat(steps).prefetch(block)
-        return tensorflow_batches(
-            dataset.pixels,
-            rows[taken],
-            labels[taken],
-            seed=config.seed,
-            epoch=epoch,
-            first_step=0,
-            batch_size=batch_size,
-            block=block,
-        )
+            return repeated(dataset.pixels[rows[:batch_size]], labels[:batch_size], steps)
+        taken = np.resize(np.random.default_rng(epoch).permutation(len(rows)), steps * batch_size)
+        return Source(dataset.pixels, rows[taken], labels[taken], batch_size, config.seed).batches(epoch, 0, block)
 
     epoch = 0
 

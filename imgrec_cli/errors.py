@@ -47,6 +47,11 @@ class TrainingError(ImgrecError):
     exit_code = 5
 
 
+def install_command(extra: str) -> str:
+    """What to type for the packages of an extra; imgrec is installed from its own folder, not from an index."""
+    return f'in the folder of imgrec: pip install -e ".[{extra}]" -c constraints.txt'
+
+
 class MissingExtraError(ImgrecError):
     """A command needs packages of an extra that is not installed; `hint` is the command that installs it."""
 

@@ -9,6 +9,7 @@ from imgrec_cli import __version__
 from imgrec_cli.cli import output
 from imgrec_cli.cli.options import FormatOption
 from imgrec_cli.cli.runs import folder_bytes
+from imgrec_cli.errors import install_command
 from imgrec_cli.rundir import RUNS_FOLDER
 
 PACKAGES = (
@@ -31,7 +32,7 @@ def info(format_: FormatOption = output.Format.human) -> None:
         "system": platform.platform(),
         "cores": str(available_cores()),
         "gpus": ", ".join(nvidia_cards()) or "none found by nvidia-smi",
-        "training": "installed" if trains else "not installed: pip install 'imgrec[train]'",
+        "training": "installed" if trains else f"not installed; {install_command('train')}",
         "cache": f"{cache}, {output.size(folder_bytes(cache))}",
         "runs": f"{runs}, {output.size(folder_bytes(runs))}",
         **{name: version or "not installed" for name, version in versions.items()},

@@ -1,5 +1,9 @@
 """imgrec train"""
 
+import shlex
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -38,7 +42,15 @@ def train(
     output.line(f"best epoch {record['best_epoch']}, {record['seconds']:.0f} s in all, bundle in {run.bundle_folder}")
     example = run.read_examples(scores["split"])[0]
     output.line("Try it:")
-    output.line(f"  imgrec predict -m {_quoted(str(run.folder))} {_quoted(_shortest(example.file))}")
+    output.line(f"  {_program()} predict -m {_quoted(str(run.folder))} {_quoted(_shortest(example.file))}")
+
+
+def _program() -> str:
+    """What to type for imgrec: its name where that is found, else the path that this process was started by."""
+    started_by = Path(sys.argv[0])
+    if shutil.which("imgrec") or not started_by.is_file() or started_by.suffix == ".py":
+        return "imgrec"
+    return _quoted(_shortest(str(started_by.absolute())))
 
 
 def _shortest(file: str) -> str:
@@ -48,8 +60,4 @@ def _shortest(file: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    import shlex
-    import subprocess
-    import sys
-
     return subprocess.list2cmdline([text]) if sys.platform == "win32" else shlex.quote(text)

@@ -1,6 +1,11 @@
 """Trained model → bundle: rebuilt in float32, exported to LiteRT, compared with Keras, shipped only if it agrees."""
 
+import importlib.util
+import os
 import shutil
+import subprocess
+import sys
+import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -12,12 +17,13 @@ from numpy.typing import NDArray
 from imgrec_cli import __version__
 from imgrec_cli.bundle import MODEL, SELFTEST, FileRecord, Manifest, Parity
 from imgrec_cli.classifier import Classifier
-from imgrec_cli.config import Config
+from imgrec_cli.config import Config, load_config, resolved_yaml
 from imgrec_cli.dataset import Dataset
-from imgrec_cli.errors import ParityError
+from imgrec_cli.errors import MissingExtraError, ParityError, install_command
 from imgrec_cli.machine import native_messages_hidden
 from imgrec_cli.progress import Advance, Listener
 from imgrec_cli.rundir import Run, replacing
+from imgrec_cli.training import checkpoint
 from imgrec_cli.training.input import padded_blocks
 from imgrec_cli.training.model import shipped_model
 
@@ -33,11 +39,31 @@ def selftest_inputs(height: int, width: int, channels: int) -> NDArray[np.uint8]
     return np.stack([np.zeros(shape), np.full(shape, 255), ramp, noise]).astype(np.uint8)
 
 
-def convert(model: keras.Model, path: Path) -> None:
-    """Write a Keras model as a LiteRT file of built-in operators only, float32.
+def convert(config: Config, classes: int, model: keras.Model, path: Path) -> None:
+    """Write the shipped model as a LiteRT file of built-in operators only, float32.
 
-    Keras's exporter would also allow TensorFlow's own operators, which no light runtime has.
+    The converter belongs to TensorFlow: on another backend it runs in a process of its own. Raises MissingExtraError
+    where TensorFlow is not installed.
     """
+    if keras.backend.backend() == "tensorflow":
+        _write_litert(model, path)
+        return
+    if importlib.util.find_spec("tensorflow") is None:
+        raise MissingExtraError(
+            "the export to LiteRT needs tensorflow, which is not installed", install_command("train")
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        asked, weights = Path(folder) / "config.yaml", Path(folder) / "weights.npz"
+        asked.write_text(resolved_yaml(config, asked.parent), encoding="utf-8")
+        checkpoint.write(weights, model.weights, {})
+        words = [sys.executable, "-m", __name__, str(asked), str(classes), str(weights), str(path)]
+        done = subprocess.run(words, env={**os.environ, "KERAS_BACKEND": "tensorflow"}, capture_output=True, text=True)
+    if done.returncode:
+        raise ParityError(f"the export to LiteRT failed: {done.stderr.strip().splitlines()[-1]}")
+
+
+def _write_litert(model: keras.Model, path: Path) -> None:
+    """Keras's exporter would also allow TensorFlow's own operators, which no light runtime has."""
     import tensorflow as tf
 
     operators = [tf.lite.OpsSet.TFLITE_BUILTINS]
@@ -77,7 +103,7 @@ def export(config: Config, dataset: Dataset, run: Run, trained: keras.Model, on_
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir()
     try:
-        convert(shipped, unfinished / MODEL)
+        convert(config, len(dataset.class_names), shipped, unfinished / MODEL)
         manifest = Manifest(
             name=run.name,
             created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -107,3 +133,15 @@ def export(config: Config, dataset: Dataset, run: Run, trained: keras.Model, on_
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return manifest
+
+
+def _main(config_file: str, classes: str, weights: str, path: str) -> None:
+    """What the process of its own does: the same model in TensorFlow, with the same weights, as LiteRT."""
+    model = shipped_model(load_config(config_file), int(classes))
+    arrays, _ = checkpoint.read(Path(weights))
+    checkpoint.restore(model.weights, arrays, Path(weights))
+    _write_litert(model, Path(path))
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])

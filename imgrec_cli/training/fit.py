@@ -17,7 +17,7 @@ from imgrec_cli.progress import EpochEnd, Listener, Note, Step
 from imgrec_cli.rundir import Run
 from imgrec_cli.training import checkpoint
 from imgrec_cli.training.features import frozen_features, head_is_enough, head_model, with_head
-from imgrec_cli.training.input import InputClock, padded_blocks, steps_per_epoch, tensorflow_batches
+from imgrec_cli.training.input import InputClock, Source, padded_blocks
 from imgrec_cli.training.model import training_model
 from imgrec_cli.training.optimize import optimizer
 
@@ -158,20 +158,15 @@ def fit(config: Config, dataset: Dataset, run: Run, on_event: Listener) -> tuple
     """
     keras.utils.set_random_seed(config.seed)
     classes = len(dataset.class_names)
-    rows, labels = dataset.rows("train"), dataset.labels("train")
     validation_rows, validation_labels = dataset.rows("validation"), dataset.labels("validation")
     batch_size = config.train.batch_size
-    steps = steps_per_epoch(len(rows), batch_size)
-    block = min(steps_per_execution(config, classes), steps)
-
-    inputs: NDArray[Any] = dataset.pixels
     only_head = head_is_enough(config)
-    if only_head:
-        inputs = frozen_features(config, dataset, on_event)
-        block = min(MOST_STEPS_PER_EXECUTION, steps)
-        model = compiled(head_model(config, classes, inputs.shape[1]), config, block)
-    else:
-        model = compiled(training_model(config, classes), config, block)
+    inputs: NDArray[Any] = frozen_features(config, dataset, on_event) if only_head else dataset.pixels
+    source = Source(inputs, dataset.rows("train"), dataset.labels("train"), batch_size, config.seed)
+    steps = source.steps
+    block = min(MOST_STEPS_PER_EXECUTION if only_head else steps_per_execution(config, classes), steps)
+    trained = head_model(config, classes, inputs.shape[1]) if only_head else training_model(config, classes)
+    model = compiled(trained, config, block)
     stopping = config.train.early_stopping
     best = Best(stopping.metric, stopping.min_delta) if stopping else Best("val/accuracy", 0.0)
 
@@ -179,22 +174,12 @@ def fit(config: Config, dataset: Dataset, run: Run, on_event: Listener) -> tuple
         started = time.perf_counter()
         clock = InputClock()
         reporter = Reporter(epoch, config.train.epochs, steps, batch_size, on_event, clock)
-        batches = tensorflow_batches(
-            inputs,
-            rows,
-            labels,
-            seed=config.seed,
-            epoch=epoch,
-            first_step=0,
-            batch_size=batch_size,
-            block=block,
-            clock=clock,
-        )
+        batches = source.batches(epoch, 0, block, clock)
         # shuffle=False: Keras would reorder by Python's global random state; the order is ours
         history = model.fit(
             batches, initial_epoch=epoch - 1, epochs=epoch, shuffle=False, verbose=0, callbacks=[reporter]
         ).history
-        trained = time.perf_counter()
+        fitted = time.perf_counter()
         logits = predict_logits(model, inputs, validation_rows, batch_size)
         loss, accuracy = loss_and_accuracy(logits, validation_labels)
         metrics = {
@@ -203,7 +188,7 @@ def fit(config: Config, dataset: Dataset, run: Run, on_event: Listener) -> tuple
             "val/loss": loss,
             "val/accuracy": accuracy,
             "lr": float(keras.ops.convert_to_numpy(model.optimizer.learning_rate)),
-            "images_per_second": steps * batch_size / (trained - started),
+            "images_per_second": steps * batch_size / (fitted - started),
             "seconds": time.perf_counter() - started,
         }
         if not math.isfinite(loss):

@@ -12,32 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
-Pixels = NDArray[np.uint8]
+Inputs = NDArray[Any]
 
 
 def order(seed: int, epoch: int, examples: int) -> Ints:
     """Permutation int64 [examples] of one epoch, the same on every machine."""
     return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(examples)
-
-
-def steps_per_epoch(examples: int, batch_size: int) -> int:
-    """Whole batches in an epoch; what does not fill one is left for another epoch's permutation."""
-    return examples // batch_size
-
-
-def blocks(
-    pixels: Pixels, rows: Ints, labels: Ints, *, seed: int, epoch: int, first_step: int, batch_size: int, block: int
-) -> Iterator[tuple[Pixels, NDArray[np.int32]]]:
-    """Batches of one epoch from `first_step` on, gathered `block` at a time.
-
-    Yields uint8 [n, B, H, W, C] and int32 [n, B] with n ≤ `block`. Gathering many batches in one call is what keeps
-    Python out of the way of small models.
-    """
-    steps = steps_per_epoch(len(rows), batch_size)
-    taken = order(seed, epoch, len(rows))[first_step * batch_size : steps * batch_size].reshape(-1, batch_size)
-    for start in range(0, len(taken), block):
-        chosen = taken[start : start + block]
-        yield pixels[rows[chosen]], labels[chosen].astype(np.int32)
 
 
 @dataclass
@@ -47,62 +27,92 @@ class InputClock:
     seconds: float = 0.0
 
 
-def tensorflow_batches(
-    pixels: Pixels,
-    rows: Ints,
-    labels: Ints,
-    *,
-    seed: int,
-    epoch: int,
-    first_step: int,
-    batch_size: int,
-    block: int,
-    clock: InputClock | None = None,
-) -> Any:
-    """The same batches as a `tf.data.Dataset` of known length, gathered ahead of the step; `clock` adds up the work.
+@dataclass(frozen=True)
+class Source:
+    """Training examples: `inputs` [images, …] by row, and the `rows` int64 [N] and `labels` int64 [N] that train."""
 
-    The length must be known and right: running out of data inside a compiled step advances counters and seeds once
-    too often.
-    """
-    import tensorflow as tf
+    inputs: Inputs
+    rows: Ints
+    labels: Ints
+    batch_size: int
+    seed: int
 
-    shape = pixels.shape[1:]
-    signature = (
-        tf.TensorSpec((None, batch_size, *shape), pixels.dtype),
-        tf.TensorSpec((None, batch_size), tf.int32),
-    )
+    @property
+    def steps(self) -> int:
+        """Whole batches in an epoch; what does not fill one is left for another epoch's permutation."""
+        return len(self.rows) // self.batch_size
 
-    def generate() -> Iterator[tuple[Pixels, NDArray[np.int32]]]:
-        found = blocks(
-            pixels,
-            rows,
-            labels,
-            seed=seed,
-            epoch=epoch,
-            first_step=first_step,
-            batch_size=batch_size,
-            block=block,
-        )
-        while True:
-            started = time.perf_counter()
-            gathered = next(found, None)
-            if gathered is None:
-                return
+    def blocks(
+        self, epoch: int, first_step: int, block: int, clock: InputClock | None = None
+    ) -> Iterator[tuple[Inputs, NDArray[np.int32]]]:
+        """Batches of one epoch from `first_step` on, gathered `block` at a time; `clock` adds up the work.
+
+        Yields inputs [n, B, …] and labels int32 [n, B] with n ≤ `block`. Gathering many batches in one call is what
+        keeps Python out of the way of small models.
+        """
+        shuffled = order(self.seed, epoch, len(self.rows))
+        taken = shuffled[first_step * self.batch_size : self.steps * self.batch_size].reshape(-1, self.batch_size)
+        for start in range(0, len(taken), block):
+            began = time.perf_counter()
+            chosen = taken[start : start + block]
+            gathered = self.inputs[self.rows[chosen]], self.labels[chosen].astype(np.int32)
             if clock is not None:
-                clock.seconds += time.perf_counter() - started
+                clock.seconds += time.perf_counter() - began
             yield gathered
 
-    length = steps_per_epoch(len(rows), batch_size) - first_step
-    batches = tf.data.Dataset.from_generator(generate, output_signature=signature).prefetch(2).unbatch()
-    return batches.apply(tf.data.experimental.assert_cardinality(length)).prefetch(block)
+    def batches(self, epoch: int, first_step: int, block: int, clock: InputClock | None = None) -> Any:
+        """The same batches in the form that the Keras backend takes, gathered ahead of the step: the same bits on each.
+
+        Their number is known and right: running out of data inside a compiled step would advance counters and seeds
+        once too often.
+        """
+        import keras
+
+        if keras.backend.backend() != "tensorflow":
+            return _sequence(self, epoch, first_step, block, clock)
+        import tensorflow as tf
+
+        shape = self.inputs.shape[1:]
+        signature = (
+            tf.TensorSpec((None, self.batch_size, *shape), self.inputs.dtype),
+            tf.TensorSpec((None, self.batch_size), tf.int32),
+        )
+        gathered = tf.data.Dataset.from_generator(
+            lambda: self.blocks(epoch, first_step, block, clock), output_signature=signature
+        )
+        batches = gathered.prefetch(2).unbatch()
+        return batches.apply(tf.data.experimental.assert_cardinality(self.steps - first_step)).prefetch(block)
 
 
-def padded_blocks(pixels: Pixels, rows: Ints, batch_size: int) -> Iterator[tuple[Pixels, int]]:
-    """All `rows` in order, as batches of exactly `batch_size`; yields uint8 [B, H, W, C] and how many of them count.
+def _sequence(source: Source, epoch: int, first_step: int, block: int, clock: InputClock | None) -> Any:
+    """The batches of an epoch as a Keras data set that needs no TensorFlow; any of them can be asked for again."""
+    import keras
+
+    class Batches(keras.utils.PyDataset):
+        def __init__(self) -> None:
+            super().__init__(workers=1)
+            self._start = -1
+            self._gathered: tuple[Inputs, NDArray[np.int32]]
+
+        def __len__(self) -> int:
+            return source.steps - first_step
+
+        def __getitem__(self, index: int) -> tuple[Inputs, NDArray[np.int32]]:
+            start = index - index % block
+            if start != self._start:
+                self._start, self._gathered = start, next(source.blocks(epoch, first_step + start, block, clock))
+            inputs, labels = self._gathered
+            return inputs[index - start], labels[index - start]
+
+    return Batches()
+
+
+def padded_blocks(inputs: Inputs, rows: Ints, batch_size: int) -> Iterator[tuple[Inputs, int]]:
+    """All `rows` in order, as batches of exactly `batch_size`; yields inputs [B, …] and how many of them count.
 
     The last batch is filled up with copies of its last image, so that one compiled function serves all of them.
     """
     for start in range(0, len(rows), batch_size):
         chosen = rows[start : start + batch_size]
         padding = np.full(batch_size - len(chosen), chosen[-1])
-        yield pixels[np.concatenate([chosen, padding])], len(chosen)
+        yield inputs[np.concatenate([chosen, padding])], len(chosen)

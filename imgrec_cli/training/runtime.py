@@ -3,15 +3,17 @@
 import functools
 import importlib.util
 import os
+import sys
 from dataclasses import dataclass, replace
 from types import ModuleType
-from typing import Literal
+from typing import Any, Literal
 
 from imgrec_cli.config import Runtime
-from imgrec_cli.errors import InputError, MissingExtraError
+from imgrec_cli.errors import InputError, MissingExtraError, install_command
 from imgrec_cli.machine import available_cores, native_messages_hidden, nvidia_cards
 
 Precision = Literal["float32", "bfloat16"]
+JAX_ON_GPU = 'pip install "jax[cuda13]"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +35,19 @@ def start(runtime: Runtime) -> Machine:
     backend = "tensorflow" if runtime.backend == "auto" else runtime.backend
     for package, extra in (("keras", "train"), (backend, "train" if backend == "tensorflow" else "jax")):
         if importlib.util.find_spec(package) is None:
-            raise MissingExtraError(
-                f"training needs {package}, which is not installed", f"pip install 'imgrec[{extra}]'"
-            )
+            raise MissingExtraError(f"training needs {package}, which is not installed", install_command(extra))
     os.environ["KERAS_BACKEND"] = backend
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     threads = available_cores() if runtime.threads == "auto" else runtime.threads
+    loaded = sys.modules.get("keras")
+    if loaded is not None and loaded.backend.backend() != backend:
+        raise InputError(
+            f"runtime.backend: {backend} was asked for, this process has loaded Keras on another one already",
+            "start a new process",
+        )
+    if backend == "jax":
+        with native_messages_hidden():
+            return _start_jax(runtime.device, threads)
     with native_messages_hidden():
         machine = _start_tensorflow(runtime.device, threads)
         from imgrec_cli.training import fused
@@ -58,26 +67,59 @@ def _start_tensorflow(device: str, threads: int) -> Machine:
     except RuntimeError:
         threads = tf.config.threading.get_intra_op_parallelism_threads() or available_cores()
     gpus = tf.config.list_physical_devices("GPU")
-    cpu_name = f"CPU with {threads} thread{'s' if threads > 1 else ''}"
     if device == "cpu" or (device == "auto" and not gpus):
-        tf.config.set_visible_devices([], "GPU")
-        idle = () if device == "cpu" else tuple(map(_unusable, nvidia_cards()[:1]))
-        return Machine("tensorflow", "cpu", cpu_name, threads, idle)
-    index = int(device.partition(":")[2] or 0)
-    if index >= len(gpus):
-        cards = nvidia_cards()
-        raise InputError(
-            f"runtime.device: {device} was asked for, TensorFlow finds {len(gpus)} GPUs here",
-            _unusable(cards[0]) if cards else "use runtime.device: auto, or cpu",
-        )
-    tf.config.set_visible_devices(gpus[index], "GPU")
-    tf.config.experimental.set_memory_growth(gpus[index], True)
-    name = tf.config.experimental.get_device_details(gpus[index]).get("device_name", "GPU")
+        if gpus:
+            tf.config.set_visible_devices([], "GPU")
+        return _cpu("tensorflow", threads, install_command("train-gpu") if device == "auto" else "")
+    gpu, index = _chosen(gpus, device, "TensorFlow", install_command("train-gpu"))
+    try:
+        tf.config.set_visible_devices(gpu, "GPU")
+        tf.config.experimental.set_memory_growth(gpu, True)
+    except RuntimeError as error:  # an earlier training of this process has started the devices
+        if tf.config.get_visible_devices("GPU") != [gpu]:
+            raise InputError(
+                f"runtime.device: {device} is not what this process trains on already", "start a new process"
+            ) from error
+    name = tf.config.experimental.get_device_details(gpu).get("device_name", "GPU")
     return Machine("tensorflow", f"gpu:{index}", str(name), threads)
 
 
-def _unusable(card: str) -> str:
-    return f"{card} is present but TensorFlow cannot use it: pip install 'imgrec[train-gpu]'"
+def _start_jax(device: str, threads: int) -> Machine:
+    import jax
+
+    if importlib.util.find_spec("tensorflow") is not None:
+        import tensorflow as tf  # Keras imports it where it is installed: keep it off the GPU's memory
+
+        tf.config.set_visible_devices([], "GPU")
+    gpus = [found for found in jax.devices() if found.platform != "cpu"]
+    if device == "cpu" or (device == "auto" and not gpus):
+        jax.config.update("jax_default_device", jax.devices("cpu")[0])
+        return _cpu("jax", threads, JAX_ON_GPU if device == "auto" else "")
+    gpu, index = _chosen(gpus, device, "JAX", JAX_ON_GPU)
+    jax.config.update("jax_default_device", gpu)
+    return Machine("jax", f"gpu:{index}", str(gpu.device_kind), threads)
+
+
+def _cpu(backend: str, threads: int, remedy: str) -> Machine:
+    """The CPU, with a warning about a GPU that lies idle where there is a `remedy`."""
+    idle = tuple(_unusable(card, backend, remedy) for card in nvidia_cards()[:1]) if remedy else ()
+    return Machine(backend, "cpu", f"CPU with {threads} thread{'s' if threads > 1 else ''}", threads, idle)
+
+
+def _chosen(gpus: list[Any], device: str, backend: str, remedy: str) -> tuple[Any, int]:
+    """The GPU that `device` names, and its index. Raises InputError where it is not there."""
+    index = int(device.partition(":")[2] or 0)
+    if index < len(gpus):
+        return gpus[index], index
+    cards = nvidia_cards()
+    raise InputError(
+        f"runtime.device: {device} was asked for, {backend} finds {len(gpus)} GPUs here",
+        _unusable(cards[0], backend, remedy) if cards else "use runtime.device: auto, or cpu",
+    )
+
+
+def _unusable(card: str, backend: str, remedy: str) -> str:
+    return f"{card} is present but {backend} cannot use it; {remedy}"
 
 
 @functools.cache

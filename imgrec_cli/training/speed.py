@@ -10,6 +10,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from imgrec_cli.config import Config
 from imgrec_cli.dataset import Dataset
@@ -17,7 +18,7 @@ from imgrec_cli.imaging import load_pixels
 from imgrec_cli.machine import available_cores, cpu_flags
 from imgrec_cli.training.augment import Augment
 from imgrec_cli.training.fit import compiled, step_flop, steps_per_execution
-from imgrec_cli.training.input import steps_per_epoch, tensorflow_batches
+from imgrec_cli.training.input import Source
 from imgrec_cli.training.model import training_model
 from imgrec_cli.training.runtime import Machine, Precision
 
@@ -40,7 +41,7 @@ def choose_precision(config: Config, classes: int, images: int, machine: Machine
         return "bfloat16", "on a GPU"
     if not cpu_flags() & {"avx512_bf16", "amx_bf16"}:
         return "float32", "this CPU has no bfloat16 instructions"
-    steps = steps_per_epoch(images, config.train.batch_size) * config.train.epochs
+    steps = (images // config.train.batch_size) * config.train.epochs
     if step_flop(config, classes) * steps / ASSUMED_FLOPS < SHORT_TRAINING_SECONDS:
         return "float32", "a short training needs no more"
     seconds: dict[Precision, float] = {
@@ -60,15 +61,25 @@ def step_seconds(config: Config, classes: int, seconds: float = 1.0) -> float:
 
     Measures for about `seconds` after the compilation.
     """
-    import tensorflow as tf
-
     block = steps_per_execution(config, classes)
     model = compiled(training_model(config, classes), config, block)
-    shape = (config.train.batch_size, *config.image.size, config.image.channels)
-    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    labels = np.arange(config.train.batch_size, dtype=np.int32) % classes
-    batches = tf.data.Dataset.from_tensors((pixels, labels)).repeat(block).prefetch(block)
-    return _median_seconds(lambda: model.fit(batches, verbose=0, shuffle=False), seconds) / block
+    size = config.train.batch_size
+    pixels = np.random.default_rng(0).integers(0, 256, (size, *config.image.size, config.image.channels), np.uint8)
+    labels = np.arange(size) % classes
+    return (
+        _median_seconds(lambda: model.fit(repeated(pixels, labels, block), verbose=0, shuffle=False), seconds) / block
+    )
+
+
+def repeated(pixels: NDArray[np.uint8], labels: NDArray[np.int64], steps: int) -> Any:
+    """One batch, `steps` times over: the input that costs nothing."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        batch = pixels, labels.astype(np.int32)
+        return tf.data.Dataset.from_tensors(batch).repeat(steps).prefetch(steps)
+    every = np.tile(np.arange(len(pixels)), steps)
+    return Source(pixels, every, labels[every], len(pixels), 0).batches(1, 0, steps)
 
 
 def _median_seconds(work: Callable[[], Any], seconds: float) -> float:
@@ -112,42 +123,29 @@ class Speeds:
 
 def measure(config: Config, dataset: Dataset) -> Speeds:
     """Measure every part of training; the config is resolved. Takes some seconds and changes nothing."""
-    import tensorflow as tf
-
     classes, batch_size = len(dataset.class_names), config.train.batch_size
     rows, labels = dataset.rows("train"), dataset.labels("train")
     block = steps_per_execution(config, classes)
     steps = max(20, 2 * block)
 
-    def batches(epoch: int, count: int) -> Any:
-        repeated = np.resize(np.arange(len(rows)), count * batch_size)
-        return tensorflow_batches(
-            dataset.pixels,
-            rows[repeated],
-            labels[repeated],
-            seed=config.seed,
-            epoch=epoch,
-            first_step=0,
-            batch_size=batch_size,
-            block=block,
-        )
-
+    repeated = np.resize(np.arange(len(rows)), steps * batch_size)
+    source = Source(dataset.pixels, rows[repeated], labels[repeated], batch_size, config.seed)
     step = step_seconds(config, classes)
-    input_seconds = _median_seconds(lambda: [None for _ in batches(1, steps)], 0.5) / steps
+    input_seconds = _median_seconds(lambda: [None for _ in source.batches(1, 0, block)], 0.5) / steps
     model = compiled(training_model(config, classes), config, block)
-    whole = _median_seconds(lambda: model.fit(batches(1, steps), verbose=0, shuffle=False), 1.0) / steps
+    whole = _median_seconds(lambda: model.fit(source.batches(1, 0, block), verbose=0, shuffle=False), 1.0) / steps
     augment = Augment(config.augment, seed=config.seed)
-    batch = tf.constant(dataset.pixels[np.sort(np.resize(rows, batch_size))])
-    change = tf.function(lambda images: augment(images, training=True))
+    batch = keras.ops.convert_to_tensor(dataset.pixels[np.sort(np.resize(rows, batch_size))])
+    change = _compiled_function(lambda images: augment(images, training=True))
     return Speeds(
         decode=_decoded_per_second(dataset),
         input=batch_size / input_seconds,
-        augment=batch_size / _median_seconds(lambda: change(batch), 0.3) if config.augment else None,
+        augment=batch_size / _median_seconds(lambda: np.asarray(change(batch))[0], 0.3) if config.augment else None,
         step=batch_size / step,
         whole=batch_size / whole,
         step_flops=step_flop(config, classes) / step,
         matrix_product_flops=_matrix_product_flops("bfloat16" if config.train.precision == "bfloat16" else "float32"),
-        epoch_seconds=whole * steps_per_epoch(len(rows), batch_size),
+        epoch_seconds=whole * (len(rows) // batch_size),
     )
 
 
@@ -164,7 +162,15 @@ def _decoded_per_second(dataset: Dataset) -> float:
 def _matrix_product_flops(dtype: str, side: int = 2048) -> float:
     """FLOP/s of one large square matrix product, the most that this machine can be asked for."""
     matrix = keras.ops.cast(keras.random.normal((side, side), seed=0), dtype)
+    product = _compiled_function(lambda a: keras.ops.sum(keras.ops.matmul(a, a)))
+    return float(2 * side**3 / _median_seconds(lambda: float(product(matrix)), 0.5))
+
+
+def _compiled_function(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """The function as a TensorFlow graph; on JAX as it is, because a layer's seed cannot change under `jit`."""
+    if keras.backend.backend() != "tensorflow":
+        return function
     import tensorflow as tf
 
-    product = tf.function(lambda a: tf.linalg.matmul(a, a))
-    return float(2 * side**3 / _median_seconds(lambda: product(matrix), 0.5))
+    graph: Callable[[Any], Any] = tf.function(function)
+    return graph

@@ -3,15 +3,16 @@
 import numpy as np
 import pytest
 
-from imgrec_cli.training.input import blocks, order, padded_blocks, steps_per_epoch
+from imgrec_cli.training.input import InputClock, Source, order, padded_blocks
 
 PIXELS = np.arange(23, dtype=np.uint8).reshape(23, 1, 1, 1)
 ROWS = np.arange(2, 23)
 LABELS = np.arange(21) % 4
+SOURCE = Source(PIXELS, ROWS, LABELS, batch_size=4, seed=5)
 
 
 def epoch_of(first_step=0, block=4, epoch=1):
-    found = list(blocks(PIXELS, ROWS, LABELS, seed=5, epoch=epoch, first_step=first_step, batch_size=4, block=block))
+    found = list(SOURCE.blocks(epoch, first_step, block))
     images = np.concatenate([images for images, _ in found])
     labels = np.concatenate([labels for _, labels in found])
     return images[..., 0, 0, 0], labels
@@ -19,7 +20,7 @@ def epoch_of(first_step=0, block=4, epoch=1):
 
 def test_whole_batches_of_distinct_images_with_their_own_labels():
     images, labels = epoch_of()
-    assert images.shape == (steps_per_epoch(21, 4), 4) == (5, 4)
+    assert images.shape == (SOURCE.steps, 4) == (5, 4)
     assert len(set(images.ravel())) == 20
     np.testing.assert_array_equal(labels, (images.astype(int) - 2) % 4)
 
@@ -46,15 +47,20 @@ def test_evaluation_sees_every_image_once_in_order():
     assert all(images.shape[0] == 4 for images, _ in padded_blocks(PIXELS, ROWS, 4))
 
 
-@pytest.mark.tf
-def test_tensorflow_batches_are_the_same_batches():
-    from imgrec_cli.training.input import tensorflow_batches
+def test_the_clock_counts_the_work():
+    clock = InputClock()
+    list(SOURCE.blocks(1, 0, 2, clock))
+    assert clock.seconds > 0
 
-    found = list(
-        tensorflow_batches(
-            PIXELS, ROWS, LABELS, seed=5, epoch=1, first_step=1, batch_size=4, block=3
-        ).as_numpy_iterator()
-    )
+
+@pytest.mark.tf
+def test_each_backend_is_given_the_same_batches():
+    from imgrec_cli.training.input import _sequence
+
     images, labels = epoch_of(first_step=1)
-    np.testing.assert_array_equal(np.stack([i[..., 0, 0, 0] for i, _ in found]), images)
-    np.testing.assert_array_equal(np.stack([found_labels for _, found_labels in found]), labels)
+    for_tensorflow = list(SOURCE.batches(1, 1, 3).as_numpy_iterator())
+    sequence = _sequence(SOURCE, 1, 1, 3, None)
+    for_others = [sequence[index] for index in range(len(sequence))]
+    for found in (for_tensorflow, for_others):
+        np.testing.assert_array_equal(np.stack([image[..., 0, 0, 0] for image, _ in found]), images)
+        np.testing.assert_array_equal(np.stack([label for _, label in found]), labels)
