@@ -1,6 +1,6 @@
 """What every contestant of a race speaks: `ready` after set-up and warm-up, then for each `go N` how long N steps took.
 
-Standard library only: it is imported in the peers' environment and in imgrec's.
+Standard library only, and for contestants only: importing it turns what they print to standard error.
 """
 
 import json

@@ -8,7 +8,6 @@ import venv
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import contestant
 import platformdirs
 
 REQUIREMENTS = "requirements.txt"  # in the environment: what it was made from
@@ -63,11 +62,13 @@ def machine() -> str:
         )
         name, flags = facts.get("model name", name), facts.get("flags", "")
     found = [flag for flag in ("avx512_bf16", "amx_bf16") if flag in flags.split()]
-    return f"{name} ({', '.join(found) or 'no bfloat16 instructions'}), {contestant.cores()} cores, {platform.system()}"
+    from imgrec_cli.machine import available_cores
+
+    return f"{name} ({', '.join(found) or 'no bfloat16 instructions'}), {available_cores()} cores, {platform.system()}"
 
 
 def own_versions() -> dict[str, str]:
-    """Python, and imgrec with the commit of this checkout."""
+    """Python, imgrec with the commit of this checkout, and the packages that the peers have in the same version."""
     git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
     try:
         commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
@@ -75,4 +76,5 @@ def own_versions() -> dict[str, str]:
         commit = "no commit"
     from imgrec_cli import __version__
 
-    return {"imgrec": f"{__version__} ({commit})", "python": platform.python_version()}
+    same = dict(requirement.split("==") for requirement in requirements() if "==" in requirement)
+    return {"imgrec": f"{__version__} ({commit})", "python": platform.python_version(), **same}

@@ -81,13 +81,19 @@ def matrix(spec: Augmentation, uniform: Tensor, height: int, width: int) -> Tens
     return ops.stack(rows, axis=1)
 
 
+def product(first: Tensor, second: Tensor) -> Tensor:
+    """Matrix products of [B or 1, 3, 3] by [B or 1, 3, 3], elementwise: a general matrix product takes milliseconds to
+    set up for matrices this small."""
+    return ops.sum(first[:, :, :, None] * second[:, None, :, :], axis=2)
+
+
 def warp(images: Tensor, matrices: Tensor, fill: Fill) -> Tensor:
     """Apply float32 [B, 3, 3] matrices (result → source, about the centre) to images [B, H, W, C], bilinearly."""
     height, width = images.shape[1:3]
     cx, cy = (width - 1) / 2, (height - 1) / 2
     to_centre = ops.convert_to_tensor([[1.0, 0.0, -cx], [0.0, 1.0, -cy], [0.0, 0.0, 1.0]], "float32")
     back = ops.convert_to_tensor([[1.0, 0.0, cx], [0.0, 1.0, cy], [0.0, 0.0, 1.0]], "float32")
-    flat = ops.reshape(back @ matrices @ to_centre, (-1, 9))[:, :8]
+    flat = ops.reshape(product(product(back[None], matrices), to_centre[None]), (-1, 9))[:, :8]
     return ops.image.affine_transform(
         images, flat, interpolation="bilinear", fill_mode=fill.mode, fill_value=fill.value
     )
@@ -146,7 +152,7 @@ class Augment(keras.layers.Layer):
         if self.geometric:
             composed = matrix(self.geometric[0], parts[0], height, width)
             for step, part in zip(self.geometric[1:], parts[1:], strict=False):
-                composed = composed @ matrix(step, part, height, width)
+                composed = product(composed, matrix(step, part, height, width))
             images = warp(images, composed, self.fill)
         if self.photometric:
             one = ops.ones_like(uniform[:, :1])[:, None, None, :]

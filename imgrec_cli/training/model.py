@@ -1,6 +1,6 @@
 """Config → Keras model: one table from our words to Keras's, with every unit conversion in plain sight."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, assert_never
 
 import keras
@@ -81,6 +81,26 @@ def activation(name: Activation) -> str:
     return name
 
 
+def stack(specs: Sequence[Layer], dtype: str, *, training: bool) -> Iterator[keras.layers.Layer]:
+    """The Keras layers of `model.layers`, named by their place; with `training`, fused and reordered for speed.
+
+    While training, a ReLU before a max pool stands behind it, where there are fewer values to go through: the largest
+    of some values and zero is the same in either order, and so is its gradient, bit for bit. TensorFlow's gradient of
+    ReLU is slow in bfloat16, and so costs a quarter.
+    """
+    postponed = False
+    for number, (spec, following) in enumerate(zip(specs, [*specs[1:], None], strict=True), start=1):
+        name = f"{spec.type}_{number}"
+        max_pool_follows = isinstance(following, Pool) and following.kind == "max"
+        postpone = training and max_pool_follows and isinstance(spec, Conv) and spec.activation == "relu"
+        if postpone:
+            spec = spec.model_copy(update={"activation": "linear"})
+        yield from layer(spec, name, dtype, fused=training)
+        if postponed:
+            yield keras.layers.Activation("relu", name=f"{name}_relu", dtype=dtype)
+        postponed = postpone
+
+
 def _logits(config: Config, classes: int, images: Any, dtype: str, *, training: bool) -> Any:
     """Float logits [B, classes] of float images [B, H, W, C], 0..255; the same weights in the same order either way.
 
@@ -89,9 +109,8 @@ def _logits(config: Config, classes: int, images: Any, dtype: str, *, training: 
     match config.model:
         case LayersModel(layers=specs):
             x = scaling(config.image)(images)
-            for number, spec in enumerate(specs, start=1):
-                for part in layer(spec, f"{spec.type}_{number}", dtype, fused=training):
-                    x = part(x)
+            for part in stack(specs, dtype, training=training):
+                x = part(x)
         case BackboneModel() as spec:
             network = backbone(spec, config.image, dtype, fused=training)
             if training:
