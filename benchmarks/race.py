@@ -57,7 +57,8 @@ class Process:
                 stderr=errors,
                 text=True,
                 env=environment,
-                start_new_session=True,
+                # its own group for the signals; in this session, so that the kernel ends it where the runner is killed
+                process_group=0 if CAN_STOP else None,
             )
         self._orders, self._answers = cast(IO[str], self._process.stdin), cast(IO[str], self._process.stdout)
 

@@ -7,6 +7,7 @@ import argparse
 import datetime
 import os
 import shlex
+import signal
 import statistics
 import sys
 import tempfile
@@ -316,6 +317,7 @@ def main() -> None:
     if options.rounds < 2:
         parser.error("--rounds: at least 2, because the first is not counted")
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that contestants are ended, which may be stopped
     sys.path.insert(0, str(ROOT))  # imgrec is measured as it is in this checkout
     peers = str(environment.peers_python(options.env.absolute()))
     with tempfile.TemporaryDirectory(prefix="imgrec-benchmark-", ignore_cleanup_errors=True) as folder:

@@ -1,15 +1,18 @@
-"""The verbs: train: Config → Run, evaluate: Bundle × images → Evaluation. Each calls the parts in order."""
+"""The verbs: train: Config → Run, evaluate: Bundle × images → Evaluation, bench: Config → speeds. Each calls the parts
+in order."""
 
 import platform
 import time
 from collections.abc import Sequence
+from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imgrec_cli import __version__
 from imgrec_cli.bundle import Manifest
 from imgrec_cli.classifier import Classifier
-from imgrec_cli.errors import DataError, ImgrecError, InputError
+from imgrec_cli.errors import DataError, ImgrecError, InputError, MissingExtraError, install_command
 from imgrec_cli.evaluation import Evaluation, LabelledImage, evaluate_files
 from imgrec_cli.progress import Listener, Note, Warn, ignore
 from imgrec_cli.rundir import RUNS_FOLDER, RecordedExample, Run, newest_finished_run, write_text
@@ -36,45 +39,51 @@ def train(
     from imgrec_cli.config import Config, load_config, resolved_yaml
 
     if isinstance(config, Config):
+        if overrides:
+            raise InputError("overrides belong to a config file", "give them to load_config, or give the file's path")
         name, written = "config", ""
     else:
         path = Path(config)
         config = load_config(path, overrides)
         name, written = path.stem, path.read_text(encoding="utf-8-sig")
+    if find_spec("tensorflow") is None:  # whatever the backend: the export needs it
+        raise MissingExtraError("training needs tensorflow, which is not installed", install_command("train"))
     started = time.time()
     machine, dataset, resolved = _prepare(config, on_event)
     run = Run.create(runs, name)
-    run.update_record(
-        name=run.name,
-        status="running",
-        started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
-        overrides=list(overrides),
-        seed=config.seed,
-        device=machine.name,
-        backend=machine.backend,
-        precision=resolved.train.precision,
-        threads=machine.threads,
-        versions=_versions(machine.backend),
-        data={
-            "fingerprint": dataset.fingerprint,
-            "class_names": list(dataset.class_names),
-            "images": {split: len(dataset.rows(split)) for split in ("train", "validation", "test")},
-            "skipped": len(dataset.skipped),
-        },
-    )
-    if written:
-        write_text(run.config_file, written)
-    write_text(run.resolved_config_file, resolved_yaml(resolved, run.folder))
-    _record_examples(run, dataset)
-    on_event(Note(f"run {run.folder}"))
-    try:
-        _fit_export_judge(resolved, dataset, run, on_event)
-    except BaseException as error:
-        reason = error.message if isinstance(error, ImgrecError) else type(error).__name__
-        status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        run.update_record(status=status, error=reason, seconds=round(time.time() - started, 1))
-        raise
-    run.update_record(status="finished", seconds=round(time.time() - started, 1))
+    with run.held():
+        run.update_record(
+            name=run.name,
+            status="running",
+            started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+            overrides=list(overrides),
+            seed=config.seed,
+            device=machine.name,
+            backend=machine.backend,
+            precision=resolved.train.precision,
+            threads=machine.threads,
+            versions=_versions(machine.backend),
+            data={
+                "fingerprint": dataset.fingerprint,
+                "class_names": list(dataset.class_names),
+                "images": {split: len(dataset.rows(split)) for split in ("train", "validation", "test")},
+                "skipped": len(dataset.skipped),
+            },
+        )
+        on_event(Note(f"run {run.folder}"))
+        try:
+            if written:
+                write_text(run.config_file, written)
+            write_text(run.resolved_config_file, resolved_yaml(resolved, run.folder))
+            _record_examples(run, dataset)
+            _fit_export_judge(resolved, dataset, run, on_event)
+        except BaseException as error:
+            reason = error.message if isinstance(error, ImgrecError) else type(error).__name__
+            status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+            with suppress(ImgrecError, OSError):  # such as on a full disk: the first error is the one to tell
+                run.update_record(status=status, error=reason, seconds=round(time.time() - started, 1))
+            raise
+        run.update_record(status="finished", seconds=round(time.time() - started, 1))
     return run
 
 
@@ -91,22 +100,20 @@ def bench(config: Path | str, overrides: Sequence[str] = (), *, on_event: Listen
 
 def _prepare(config: "Config", on_event: Listener) -> "tuple[Machine, Dataset, Config]":
     """Start the backend, read the images, and resolve every `auto`; the first thing said is device and precision."""
+    from imgrec_cli.config import check_weights
     from imgrec_cli.dataset import load_dataset, scan
     from imgrec_cli.training import runtime
 
     listing = scan(config.data)
+    check_weights(config)
     machine = runtime.start(config.runtime)
     from imgrec_cli.training.speed import choose_precision
 
     images = sum(example.split == "train" for example in listing.examples)
-    batch_size = min(config.train.batch_size, images)
-    train = config.train.model_copy(update={"batch_size": batch_size})
-    config = config.model_copy(update={"train": train})
     precision, reason = choose_precision(config, len(listing.class_names), images, machine)
-    on_event(Note(f"{machine.name}, {precision} ({reason}), Keras on {machine.backend}"))
-    for warning in machine.warnings:
-        on_event(Warn(warning))
-    dataset = load_dataset(config.data, config.image, config.seed, on_event)
+    first_line = f"{machine.name}, {precision} ({reason}), Keras on {machine.backend}"
+    on_event(Note("; ".join([first_line, *machine.warnings])))
+    dataset = load_dataset(config.data, config.image, config.seed, on_event, listing=listing)
     return machine, dataset, _resolved(config, dataset, machine, precision)
 
 
@@ -194,14 +201,14 @@ def evaluate(
     Without `model` it is the newest finished run. A run keeps the result below `evaluation/`. Raises DataError where
     the class folders of `data` are not the bundle's classes by name, InputError where a bundle is given without data.
     """
-    path = Path(model) if model is not None else newest_finished_run(Path(RUNS_FOLDER)).folder
+    path = Path(model) if model is not None else newest_finished_run(Path(RUNS_FOLDER))[0].folder
     classifier = Classifier.load(path)
     run = Run.open(path) if (path / "run.json").is_file() else None
     if data is not None:
         images = _images_below(Path(data), split, classifier.manifest)
-        name = f"data-{Path(data).resolve().name}"
+        name = f"data-{Path(data).resolve().name}" + (f"-{split}" if split != "test" else "")
     elif run is not None:
-        images = _images_of_run(run, split, classifier.manifest)
+        images = _images_of_run(run, split, classifier.manifest, on_event)
         name = split
     else:
         raise InputError(f"{path}: a bundle does not know its images", "name a folder of class folders: --data DIR")
@@ -211,18 +218,21 @@ def evaluate(
     return evaluation
 
 
-def _images_of_run(run: Run, split: str, manifest: Manifest) -> list[LabelledImage]:
+def _images_of_run(run: Run, split: str, manifest: Manifest, on_event: Listener) -> list[LabelledImage]:
+    """The recorded images of a split; a warning where their files are not what they were when the run began."""
+    from imgrec_cli.dataset.digests import digest_of_file
+
     index = {name: label for label, name in enumerate(manifest.class_names)}
-    images = [
-        LabelledImage(example.path, run.folder / example.file, index[example.label])
-        for example in run.read_examples(split)
-    ]
-    if not images:
+    examples = run.read_examples(split)
+    if not examples:
         raise DataError(
             f"{run.folder}: this run has no {split} images",
             "choose another split with --split, or a folder with --data DIR",
         )
-    return images
+    changed = [example.path for example in examples if digest_of_file(example.file) not in ("", example.digest)]
+    if changed:
+        on_event(Warn(f"{len(changed)} of {len(examples)} images changed since the run began, such as {changed[0]}"))
+    return [LabelledImage(example.path, Path(example.file), index[example.label]) for example in examples]
 
 
 def _images_below(folder: Path, split: str, manifest: Manifest) -> list[LabelledImage]:

@@ -17,6 +17,8 @@ FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 MODEL = "model.tflite"
 SELFTEST = "selftest.npz"
+# a probability may differ from the reference by less than this
+LARGEST_GAP = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +38,14 @@ class FileRecord:
 class Parity:
     """How the exported model's answers compare with those of the trained weights in Keras at float32.
 
-    `largest_gap` is the largest difference of any probability, `disagreements` the images whose label differs, and
-    `precision_changes` the number of labels that differ between training's own precision and float32.
+    Measured on the `images` of the validation split. `largest_gap` is the largest difference of any probability,
+    `disagreements` the number of labels that differ, and `precision_changes` the number that differ between training's
+    own precision and float32.
     """
 
     images: int
-    split: str
     largest_gap: float
-    disagreements: list[str]
+    disagreements: int
     precision_changes: int
 
 
@@ -78,7 +80,7 @@ class Manifest:
             if values["format"] != FORMAT_VERSION:
                 raise InputError(
                     f"{path}: bundle format {values['format']}, this imgrec reads format {FORMAT_VERSION}",
-                    "upgrade imgrec, or export the run again",
+                    "upgrade imgrec, or train again with this one",
                 )
             values["pixels"] = PixelSpec.from_dict(values["pixels"])
             values["files"] = {name: FileRecord(**record) for name, record in values["files"].items()}
@@ -87,7 +89,7 @@ class Manifest:
         except FileNotFoundError as error:
             raise InputError(f"{folder}: not a bundle, it has no {MANIFEST}") from error
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{path}: damaged: {error!r}", "export the run again") from error
+            raise InputError(f"{path}: damaged: {error!r}", "copy the bundle again, or train again") from error
 
 
 def find_bundle(path: Path) -> Path:
@@ -105,15 +107,15 @@ def find_bundle(path: Path) -> Path:
 
 
 def check_sizes(folder: Path, manifest: Manifest) -> None:
-    """Raise InputError where a file of the bundle is missing or has another size; hashes are left to `verify`."""
+    """Raise InputError where a file of the bundle is missing or has another size; `Classifier.verify` reads them."""
     for name, record in manifest.files.items():
         path = folder / name
         if Path(name).name != name:
             raise InputError(f"{folder / MANIFEST}: names a file outside the bundle: {name}")
         if not path.is_file():
-            raise InputError(f"{path}: missing from the bundle", "copy the bundle again, or export the run again")
+            raise InputError(f"{path}: missing from the bundle", "copy the bundle again, or train again")
         if path.stat().st_size != record.bytes:
             raise InputError(
                 f"{path}: damaged: {path.stat().st_size} bytes instead of {record.bytes}",
-                "copy the bundle again, or export the run again",
+                "copy the bundle again, or train again",
             )

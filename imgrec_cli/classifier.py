@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imgrec_cli.bundle import MODEL, Manifest, check_sizes, find_bundle
+from imgrec_cli.bundle import LARGEST_GAP, MODEL, SELFTEST, FileRecord, Manifest, check_sizes, find_bundle
 from imgrec_cli.errors import BadImageError, InputError
 from imgrec_cli.imaging import load_pixels
 from imgrec_cli.machine import available_cores, native_messages_hidden
@@ -61,7 +61,9 @@ class Classifier:
             with native_messages_hidden():
                 self._interpreter: Any = Interpreter(str(folder / MODEL), num_threads=available_cores())
         except ValueError as error:
-            raise InputError(f"{folder / MODEL}: not a LiteRT model: {error}", "export the run again") from error
+            raise InputError(
+                f"{folder / MODEL}: not a LiteRT model: {error}", "copy the bundle again, or train again"
+            ) from error
         self._input = self._interpreter.get_input_details()[0]["index"]
         self._output = self._interpreter.get_output_details()[0]["index"]
         self._batch = 0
@@ -73,6 +75,21 @@ class Classifier:
         manifest = Manifest.read(folder)
         check_sizes(folder, manifest)
         return cls(folder, manifest)
+
+    def verify(self) -> None:
+        """Check every file's hash, and that the model answers its self-test as it did where it was made.
+
+        Raises InputError where it does not, naming the file or the largest difference of a probability.
+        """
+        for name, record in self.manifest.files.items():
+            if FileRecord.of(self.folder / name) != record:
+                raise InputError(
+                    f"{self.folder / name}: not the file that was shipped", "copy the bundle again, or train again"
+                )
+        with np.load(self.folder / SELFTEST, allow_pickle=False) as stored:
+            gap = float(np.abs(self.scores(stored["pixels"]) - stored["scores"]).max())
+        if not gap < LARGEST_GAP:
+            raise InputError(f"{self.folder}: answers its self-test with a difference of {gap:.2g} in a probability")
 
     @property
     def class_names(self) -> list[str]:

@@ -14,7 +14,9 @@ Training, evaluation and prediction all read through this module, so they cannot
 import hashlib
 import io
 import stat
+import struct
 import threading
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -41,6 +43,10 @@ _BITS_PER_SAMPLE = 258  # TIFF 6.0, section 8
 _PHOTOMETRIC = 262
 _WHITE_IS_ZERO = 0
 _ORIENTATION = 0x0112  # Exif 2.32, section 4.6.4
+_INFLATED_BYTES = 1 << 20  # at once
+_PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by color type: PNG 3rd edition, 11.2.1
+# First column and row of each pass, and the steps to the next: PNG 3rd edition, 8.1.
+_ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +110,12 @@ def survey(source: Path | bytes | BinaryIO) -> tuple[bytes, int | float | None]:
     with _opened(source, None) as image:
         picture = _upright(image)
         return _identity(picture), _largest(picture)
+
+
+def header(source: Path | bytes | BinaryIO) -> tuple[tuple[int, int], bool]:
+    """(height, width) as stored, and whether the picture is gray; no pixel is decoded. Raises BadImageError."""
+    with _opened(source, None) as image:
+        return (image.height, image.width), image.mode in ("1", "L", "LA", *DEEP_MODES)
 
 
 def open_file(path: Path) -> BinaryIO:
@@ -197,7 +209,10 @@ def _upright(image: "Image.Image") -> "Image.Image | _Deep":
     import numpy as np
     from PIL import Image
 
+    stream: Any = getattr(image, "fp", None)  # `load` forgets it
     image.load()
+    if image.format == "PNG":
+        _refuse_short_png(image, stream)
     _refuse_misread_tiff(image)
     transparent = image.info.get("transparency")
     turn = {
@@ -216,12 +231,43 @@ def _upright(image: "Image.Image") -> "Image.Image | _Deep":
         values = values.astype(values.dtype.newbyteorder("="), copy=False)
         if not np.isfinite(values).all():
             raise BadImageError("holds values that are not finite numbers")
-        return _Deep(values, values == (-1 if transparent is None else transparent))
+        return _Deep(values, np.zeros(values.shape, bool) if transparent is None else values == transparent)
     if image.has_transparency_data:
         see_through = image.convert("LA" if image.mode in ("1", "L", "LA", "La") else "RGBA")
         image = Image.new(see_through.mode[:-1], see_through.size, "white")
         image.paste(see_through, mask=see_through)
     return image if image.mode in ("L", "RGB") else image.convert("L" if image.mode == "1" else "RGB")
+
+
+def _refuse_short_png(image: "Image.Image", stream: BinaryIO) -> None:
+    """Raise BadImageError for a PNG whose compressed data ends in good order before the last row.
+
+    Pillow leaves the missing rows at zero. Only a picture whose last pixel is zero can lack some: its data are counted.
+    """
+    last: Any = image.getpixel((image.width - 1, image.height - 1))
+    interlaced = "interlace" in image.info  # its missing rows lie between the others
+    if not interlaced and (any(last) if isinstance(last, tuple) else last):
+        return
+    stream.seek(16)  # behind the signature and the head of the first chunk
+    width, height, bits, color_type = struct.unpack(">IIBB", stream.read(10))
+    bits *= _PNG_CHANNELS[color_type]
+    missing = 0
+    for left, top, step_x, step_y in _ADAM7 if interlaced else ((0, 0, 1, 1),):
+        columns, rows = -((left - width) // step_x), -((top - height) // step_y)
+        missing += rows * (1 + (columns * bits + 7) // 8) if columns else 0  # a filter byte before each row
+    inflate = zlib.decompressobj()
+    place = 33
+    while missing > 0:
+        stream.seek(place)
+        head = stream.read(8)
+        if len(head) < 8:
+            raise BadImageError("damaged: its data end before the last row")
+        length, name = struct.unpack(">I4s", head)
+        place += 12 + length
+        data = stream.read(length) if name == b"IDAT" else b""
+        while data and missing > 0:
+            missing -= len(inflate.decompress(data, _INFLATED_BYTES))
+            data = inflate.unconsumed_tail
 
 
 def _refuse_misread_tiff(image: "Image.Image") -> None:

@@ -56,3 +56,12 @@ Listener = Callable[[Event], None]
 
 def ignore(event: Event) -> None:
     """The listener that listens to nothing."""
+
+
+def readable_size(size_bytes: float) -> str:
+    """Bytes as a short text in powers of 1000, such as `1.2 GB`."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size_bytes < 1000:
+            return f"{size_bytes:.0f} {unit}" if unit == "bytes" else f"{size_bytes:.1f} {unit}"
+        size_bytes /= 1000
+    return f"{size_bytes:.1f} TB"

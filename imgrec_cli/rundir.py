@@ -1,6 +1,7 @@
 """Every path and file format inside a run folder; nothing else spells these names."""
 
 import csv
+import errno
 import json
 import os
 import re
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from imgrec_cli.errors import InputError
+from imgrec_cli.errors import DiskSpaceError, InputError
 
 FORMAT_VERSION = 1
 RUNS_FOLDER = "runs"
@@ -19,7 +20,10 @@ RUNS_FOLDER = "runs"
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Open a file beside `path` for writing that takes its place, synced to disk, only when the block ends well."""
+    """Open a file beside `path` for writing that takes its place, synced to disk, only when the block ends well.
+
+    Raises DiskSpaceError where the disk becomes full.
+    """
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with unfinished.open("wb") as stream:
@@ -27,6 +31,12 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             stream.flush()
             os.fsync(stream.fileno())
         unfinished.replace(path)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskSpaceError(
+                f"{path}: the disk became full", "make room; what was written before is whole"
+            ) from error
+        raise
     finally:
         unfinished.unlink(missing_ok=True)
 
@@ -155,6 +165,33 @@ class Run:
     def evaluation_folder(self, split: str) -> Path:
         return self.folder / "evaluation" / split
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the run for this process; the hold ends with the process, however that ends."""
+        from filelock import FileLock
+
+        try:
+            with FileLock(self._lock_file):
+                yield
+        finally:
+            self._lock_file.unlink(missing_ok=True)
+
+    def is_held(self) -> bool:
+        """Whether a process holds the run."""
+        from filelock import FileLock, Timeout
+
+        if not self._lock_file.exists():
+            return False
+        try:
+            with FileLock(self._lock_file, timeout=0):
+                return False
+        except Timeout:
+            return True
+
+    @property
+    def _lock_file(self) -> Path:
+        return self.folder / ".lock"
+
     @property
     def record(self) -> dict[str, Any]:
         """What `run.json` says: format, status, times, versions, device, data, scores."""
@@ -172,11 +209,17 @@ class Run:
         write_json(self.record_file, {**record, **changes})
 
     def append_metrics(self, line: Mapping[str, object]) -> None:
-        """Add one epoch to `metrics.jsonl` and write `metrics.csv` anew, which may gain columns on the way."""
+        """Add one epoch to `metrics.jsonl` and to `metrics.csv`, which is written anew where a column is new."""
         with self.metrics_file.open("a", encoding="utf-8", newline="\n") as stream:
             stream.write(json.dumps(line, allow_nan=False) + "\n")
             stream.flush()
             os.fsync(stream.fileno())
+        if self.metrics_table.exists():
+            with self.metrics_table.open("r+", encoding="utf-8", newline="") as table:
+                if next(csv.reader(table), []) == list(line):
+                    table.seek(0, os.SEEK_END)
+                    csv.writer(table, lineterminator="\n").writerow(line.values())
+                    return
         epochs = self.read_metrics()
         columns = list(dict.fromkeys(key for epoch in epochs for key in epoch))
         write_csv(self.metrics_table, columns, ([epoch.get(key, "") for key in columns] for epoch in epochs))
@@ -201,19 +244,33 @@ class Run:
             return [RecordedExample(**row) for row in csv.DictReader(stream) if row["split"] == split]
 
 
-def list_runs(parent: Path) -> list[Run]:
-    """All runs below `parent`, newest first by the time they started."""
+def list_runs(parent: Path) -> list[tuple[Run, dict[str, Any]]]:
+    """All runs below `parent` with their records, newest first by the time they started.
+
+    A run whose record cannot be read is listed last, with nothing but the status `damaged`; one that says it is
+    running though no process holds it has the status `killed`.
+    """
     if not parent.is_dir():
         return []
-    runs = [Run(folder) for folder in parent.iterdir() if (folder / "run.json").is_file()]
-    return sorted(runs, key=lambda run: (run.record.get("started", ""), run.name), reverse=True)
+    found = []
+    for folder in parent.iterdir():
+        run = Run(folder)
+        if run.record_file.is_file():
+            try:
+                record = run.record
+            except InputError:
+                record = {"status": "damaged", "started": ""}
+            if record["status"] == "running" and not run.is_held():
+                record = {**record, "status": "killed"}
+            found.append((run, record))
+    return sorted(found, key=lambda pair: (pair[1].get("started", ""), pair[0].name), reverse=True)
 
 
-def newest_finished_run(parent: Path) -> Run:
-    """The finished run below `parent` that started last. Raises InputError where there is none."""
-    for run in list_runs(parent):
-        if run.record.get("status") == "finished":
-            return run
+def newest_finished_run(parent: Path) -> tuple[Run, dict[str, Any]]:
+    """The finished run below `parent` that started last, and its record. Raises InputError where there is none."""
+    for run, record in list_runs(parent):
+        if record.get("status") == "finished":
+            return run, record
     raise InputError(
         f"no finished run in {parent}", "train one: imgrec train CONFIG, or name a run or bundle with -m PATH"
     )

@@ -242,12 +242,13 @@ def test_sixteen_bit_color_png_keeps_the_high_byte() -> None:
     )
 
 
-def png_of(width: int, height: int, bits: int, color_type: int, data: bytes) -> bytes:
+def png_of(width: int, height: int, bits: int, color_type: int, data: bytes, interlace: int = 0) -> bytes:
     def chunk(name: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
-    header = struct.pack(">IIBBBBB", width, height, bits, color_type, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+    header = struct.pack(">IIBBBBB", width, height, bits, color_type, 0, 0, interlace)
+    palette = chunk(b"PLTE", bytes(48)) if color_type == 3 else b""
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + palette + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
 
 def tiff_of(samples: Array, photometric: int) -> bytes:
@@ -301,6 +302,15 @@ def test_integers_and_floating_point() -> None:
     largest = survey(encoded(real, "TIFF"))[1]
     assert largest == 2.0
     assert isinstance(largest, float)
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.float32])
+def test_minus_one_is_a_value_like_others(kind: type) -> None:
+    deep = np.array([[-2, -1, 0]], kind)
+    decoded = decode(encoded(deep, "TIFF"), spec_for(deep, "gray", range=(-2, 0)))
+    assert decoded.pixels.ravel().tolist() == [0, 128, 255]
+    assert load_pixels(encoded(deep, "TIFF"), spec_for(deep, "gray", range=(0, 100))).max() == 0
+    assert survey(encoded(deep - 1, "TIFF"))[1] == -1
 
 
 def test_the_transparent_value_of_a_deep_png_is_white_and_not_the_largest() -> None:
@@ -452,6 +462,48 @@ def test_damaged_pixel_data_is_refused_where_asking_for_exif_would_swallow_it() 
     damaged = stream[:-4] + bytes(4)  # the checksum
     assert reason_of(png_of(64, 64, 8, 0, damaged)).startswith("damaged: ")
     assert reason_of(png_of(64, 64, 8, 0, stream[:-20])).startswith("damaged: ")
+
+
+PNG_KINDS = [(8, 2, 24), (8, 6, 32), (1, 0, 1), (4, 3, 4), (16, 0, 16), (8, 4, 16)]
+
+
+@pytest.mark.parametrize(("bits", "color_type", "bits_per_pixel"), PNG_KINDS)
+@pytest.mark.parametrize("value", [0, 255])
+@pytest.mark.parametrize("height", [1, 2, 9])
+def test_a_png_without_its_last_rows_is_refused(
+    bits: int, color_type: int, bits_per_pixel: int, value: int, height: int
+) -> None:
+    row = b"\0" + bytes([value] * ((13 * bits_per_pixel + 7) // 8))
+    spec = PixelSpec((8, 8), "rgb", "stretch")
+
+    def file(rows: int) -> bytes:
+        return png_of(13, height, bits, color_type, zlib.compress(row * rows))
+
+    assert load_pixels(file(height), spec).shape == (8, 8, 3)
+    for rows in range(1, height):
+        assert reason_of(file(rows)) == "damaged: its data end before the last row"
+
+
+# The passes of a 5×5 picture, written out from PNG 3rd edition, 8.1: columns and rows of each.
+@pytest.mark.parametrize("value", [0, 200])
+def test_an_interlaced_png_without_its_last_pass_is_refused(value: int) -> None:
+    passes = [(1, 1), (1, 1), (2, 1), (1, 2), (3, 1), (2, 3), (5, 2)]
+    raw = [(b"\0" + bytes([value] * columns)) * rows for columns, rows in passes]
+
+    def file(number: int) -> bytes:
+        return png_of(5, 5, 8, 0, zlib.compress(b"".join(raw[:number])), interlace=1)
+
+    assert (load_pixels(file(7), PixelSpec((5, 5), "gray", "stretch")) == value).all()
+    for number in range(1, 7):
+        assert reason_of(file(number)).startswith("damaged: ")
+
+
+def test_a_black_png_of_many_chunks_is_read() -> None:
+    black = np.zeros((2000, 700, 3), np.uint8)
+    black[:200] = np.random.default_rng(8).integers(0, 256, (200, 700, 3))
+    data = encoded(black, "PNG")
+    assert data.count(b"IDAT") > 3
+    np.testing.assert_array_equal(load_pixels(data, spec_for(black)), black)
 
 
 def test_not_a_number_is_refused() -> None:

@@ -1,10 +1,11 @@
 """Run folders: new each time, written atomically, read back."""
 
+import errno
 import json
 
 import pytest
 
-from imgrec_cli.errors import InputError
+from imgrec_cli.errors import DiskSpaceError, InputError
 from imgrec_cli.rundir import RecordedExample, Run, list_runs, newest_finished_run, replacing, write_json
 
 
@@ -62,8 +63,37 @@ def test_newest_finished_run_wins(tmp_path):
         ("broken", "2026-01-03T00:00:00Z", "failed"),
     ]:
         Run.create(tmp_path, name).update_record(started=started, status=status)
-    assert newest_finished_run(tmp_path).name.endswith("-new")
-    assert [run.name.rpartition("-")[2] for run in list_runs(tmp_path)] == ["broken", "new", "old"]
+    assert newest_finished_run(tmp_path)[0].name.endswith("-new")
+    assert [run.name.rpartition("-")[2] for run, _ in list_runs(tmp_path)] == ["broken", "new", "old"]
+
+
+def test_a_damaged_record_hides_no_other_run(tmp_path):
+    good, damaged = Run.create(tmp_path, "good"), Run.create(tmp_path, "damaged")
+    good.update_record(started="2026-01-01T00:00:00Z", status="finished")
+    damaged.record_file.write_text("{")
+    assert newest_finished_run(tmp_path)[0] == good
+    assert [record["status"] for _, record in list_runs(tmp_path)] == ["finished", "damaged"]
+
+
+def test_a_run_whose_process_has_gone_was_killed(tmp_path):
+    run = Run.create(tmp_path, "x")
+    run.update_record(started="2026-01-01T00:00:00Z", status="running")
+    with run.held():
+        assert list_runs(tmp_path)[0][1]["status"] == "running"
+    assert list_runs(tmp_path)[0][1]["status"] == "killed"
+
+
+def test_a_full_disk_is_said_and_leaves_the_old_file(tmp_path):
+    path = tmp_path / "value.json"
+    write_json(path, {"a": 1})
+
+    def write_too_much() -> None:
+        with replacing(path):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(DiskSpaceError, match=r"value.json: the disk became full"):
+        write_too_much()
+    assert json.loads(path.read_text()) == {"a": 1}
 
 
 def test_no_finished_run_says_what_to_do(tmp_path):

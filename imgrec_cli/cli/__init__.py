@@ -1,5 +1,6 @@
 """The command line: one file per command or group; a command parses, calls one verb, prints."""
 
+import io
 import os
 import sys
 import warnings
@@ -9,7 +10,7 @@ import typer
 
 from imgrec_cli import __version__
 from imgrec_cli.cli import bench, config, data, evaluate, info, output, predict, runs, train
-from imgrec_cli.errors import ImgrecError
+from imgrec_cli.errors import ImgrecError, InputError
 
 INTERRUPTED = 130
 
@@ -52,27 +53,33 @@ def common(
 def main() -> None:
     """Run the command line; every error becomes a message and a stable exit code (docs/exit-codes.md)."""
     for stream in (sys.stdout, sys.stderr):
-        # names of files may hold what the terminal's encoding cannot show
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
+        # a terminal is written to in its own encoding, which may lack letters of a file's name; programs read UTF-8
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="backslashreplace")
     # Pillow warns of odd files as it reads them; those that cannot be read are told by name, once
     warnings.filterwarnings("ignore", module="PIL")
     try:
         app()
-    except KeyboardInterrupt:
-        output.note("interrupted")
-        sys.exit(INTERRUPTED)
-    except BrokenPipeError:
-        # the reader of our output has gone, such as `head`; Python would complain once more at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            output.note("interrupted")
+        raise
     except Exception as error:
         if os.environ.get("IMGREC_DEBUG"):
             raise
-        if not isinstance(error, ImgrecError):
-            error = ImgrecError(
-                f"a fault of imgrec: {type(error).__name__}: {error}",
-                "run it again as imgrec --debug … and report it with the output of imgrec info",
-            )
-        output.failure(error)
-        sys.exit(error.exit_code)
+        known = _as_known(error)
+        output.failure(known)
+        sys.exit(known.exit_code)
+
+
+def _as_known(error: Exception) -> ImgrecError:
+    """The error as one of ours: a file that cannot be reached is the user's to mend, the rest are faults of imgrec."""
+    match error:
+        case ImgrecError():
+            return error
+        case OSError(filename=str(path), strerror=str(reason)):
+            return InputError(f"{path}: {reason[:1].lower()}{reason[1:]}")
+    return ImgrecError(
+        f"a fault of imgrec: {type(error).__name__}: {error}",
+        "run it again as imgrec --debug … and report it with the output of imgrec info",
+    )

@@ -37,5 +37,6 @@ def bench(
     output.table(["part", "images/s"], ([name, f"{value:,.0f}"] for name, value in rows))
     step, product = speeds.step_flops / 1e9, speeds.matrix_product_flops / 1e9
     output.line(f"step {step:.0f} GFLOP/s, large matrix product {product:.0f} GFLOP/s")
-    output.line(f"an epoch takes about {speeds.epoch_seconds:.1f} s; peak memory {output.size(memory)}")
+    peak = f"; peak memory {output.size(memory)}" if memory else ""
+    output.line(f"an epoch takes about {speeds.epoch_seconds:.1f} s{peak}")
     output.line(speeds.verdict)

@@ -30,7 +30,7 @@ def init(
 
     Example: imgrec config init photos/flowers
     """
-    from imgrec_cli.config import starter_config
+    from imgrec_cli.dataset.starter import starter_config
 
     path = out or Path(f"{data.resolve().name}.yaml")
     if path.exists():
@@ -50,16 +50,18 @@ def init(
 def check(config: ConfigArgument, set_: SetOption = None) -> None:
     """Check a config and its data without training."""
     loaded, listing = _with_data(config, set_)
-    from imgrec_cli.config import layer_table
+    from imgrec_cli.config import check_weights, layer_table
+    from imgrec_cli.dataset import plan
 
-    for warning in listing.warnings:
+    check_weights(loaded)
+    examples, undivided = plan(listing, loaded.data, loaded.seed)
+    for warning in (*listing.warnings, *undivided):
         output.note(f"warning: {warning}")
-    for split, count in Counter(example.split for example in listing.examples).items():
-        output.line(f"{split}: {count:,} images")
-    cut = [split for split in ("validation", "test") if split not in listing.given]
-    if cut:
-        shares = " and ".join(f"{output.percent(getattr(loaded.data.split, split))} for {split}" for split in cut)
-        output.line(f"of train: {shares} will be cut")
+    counts = Counter(example.split for example in examples)
+    for split in ("train", "validation", "test"):
+        cut = "" if split == "train" or split in listing.given else ", cut from the training images"
+        output.line(f"{split}: {counts[split]:,} images{cut}")
+    output.line("no image was opened: those that are equal or damaged are found when training reads them")
     output.line(f"{len(listing.class_names)} classes: {', '.join(listing.class_names)}")
     parameters = sum(row.parameters for row in layer_table(loaded, len(listing.class_names)))
     output.line(f"{parameters:,} parameters")

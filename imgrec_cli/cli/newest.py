@@ -13,8 +13,7 @@ def chosen_model(model: Path | None) -> Path:
     """`model`, or the newest finished run in ./runs, named on standard error with its age and score."""
     if model is not None:
         return model
-    run = newest_finished_run(Path(RUNS_FOLDER))
-    record = run.record
+    run, record = newest_finished_run(Path(RUNS_FOLDER))
     scores = record["scores"]
     score = f"{scores['split']} accuracy {output.percent(scores['accuracy'])}"
     output.note(f"using {run.folder}, {age(started(record))} old, {score}")

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from imgrec_cli.errors import ImgrecError
-from imgrec_cli.progress import Advance, EpochEnd, Event, Note, Step, Warn
+from imgrec_cli.progress import Advance, EpochEnd, Event, Note, Step, Warn, readable_size
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -70,13 +70,7 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def size(number: float) -> str:
-    """Bytes in a readable unit, powers of 1000."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if number < 1000:
-            return f"{number:.0f} {unit}" if unit == "bytes" else f"{number:.1f} {unit}"
-        number /= 1000
-    return f"{number:.1f} TB"
+size = readable_size
 
 
 class ProgressPrinter:

@@ -48,12 +48,13 @@ def predict(
     """
     from imgrec_cli.classifier import Classifier, Prediction
 
+    images = list(_images(paths))  # before anything is answered: an argument may be wrong
     classifier = Classifier.load(chosen_model(model))
     bad = 0
 
     def answers() -> "Iterator[Prediction]":
         nonlocal bad
-        for answer in classifier.predict_many(_images(paths)):
+        for answer in classifier.predict_many(images):
             if isinstance(answer, Prediction):
                 yield answer
             else:
@@ -81,7 +82,7 @@ def _images(paths: Iterable[str]) -> Iterator[tuple[str, Path | bytes]]:
             yield text, path
         else:
             matches = sorted(glob.glob(text, recursive=True))  # noqa: PTH207 - the pattern may be absolute
-            yield from ((name, Path(name)) for name in _not_empty(matches, f"{text}: no file matches this pattern"))
+            yield from _images(_not_empty(matches, f"{text}: no file matches this pattern"))
 
 
 def _not_empty(items: "list[Item]", message: str) -> "list[Item]":

@@ -1,6 +1,7 @@
 """imgrec runs"""
 
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -19,7 +20,7 @@ def runs(context: typer.Context, format_: FormatOption = output.Format.human) ->
     """List the runs in ./runs: status, test score, age, size."""
     if context.invoked_subcommand is not None:
         return
-    found = [(run, run.record) for run in list_runs(Path(RUNS_FOLDER))]
+    found = list_runs(Path(RUNS_FOLDER))
     if format_ is output.Format.json:
         output.result(
             "runs", [{"run": str(r.folder), "bytes": folder_bytes(r.folder), **record} for r, record in found]
@@ -34,7 +35,7 @@ def runs(context: typer.Context, format_: FormatOption = output.Format.human) ->
                     run.name,
                     record["status"],
                     _score(record),
-                    age(started(record)),
+                    age(started(record)) if record["started"] else "-",
                     output.size(folder_bytes(run.folder)),
                 ]
                 for run, record in found
@@ -46,10 +47,10 @@ def runs(context: typer.Context, format_: FormatOption = output.Format.human) ->
 def prune(
     keep: Annotated[int, typer.Option(min=0, help="Number of newest runs to keep.")],
 ) -> None:
-    """Remove all but the newest runs in ./runs; runs marked as running are left alone."""
-    for run in list_runs(Path(RUNS_FOLDER))[keep:]:
-        if run.record["status"] == "running":
-            output.note(f"left: {run.folder} is marked as running")
+    """Remove all but the newest runs in ./runs; runs that are still running are left alone."""
+    for run, record in list_runs(Path(RUNS_FOLDER))[keep:]:
+        if record["status"] == "running":
+            output.note(f"left: {run.folder} is running")
             continue
         freed = folder_bytes(run.folder)
         shutil.rmtree(run.folder)
@@ -63,4 +64,8 @@ def _score(record: dict[str, object]) -> str:
 
 def folder_bytes(folder: Path) -> int:
     """Bytes of all files below a folder; 0 where there is none."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    total = 0
+    for path in folder.rglob("*"):
+        with suppress(OSError):  # a training run removes its temporary files meanwhile
+            total += path.stat().st_size if path.is_file() else 0
+    return total

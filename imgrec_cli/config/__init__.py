@@ -1,6 +1,6 @@
 """The configuration: typed sections, and reading, checking and writing them as YAML."""
 
-from imgrec_cli.config.loading import load_config, parse_config
+from imgrec_cli.config.loading import check_weights, load_config, parse_config
 from imgrec_cli.config.schema import json_schema
 from imgrec_cli.config.sections import (
     FORMAT_VERSION,
@@ -44,8 +44,7 @@ from imgrec_cli.config.sections import (
     Zoom,
 )
 from imgrec_cli.config.shapes import LayerRow, layer_table
-from imgrec_cli.config.starter import starter_config
-from imgrec_cli.config.writing import resolved_yaml
+from imgrec_cli.config.writing import path_from, resolved_yaml, written
 
 __all__ = [
     "FORMAT_VERSION",
@@ -88,10 +87,12 @@ __all__ = [
     "Standardize",
     "Train",
     "Zoom",
+    "check_weights",
     "json_schema",
     "layer_table",
     "load_config",
     "parse_config",
+    "path_from",
     "resolved_yaml",
-    "starter_config",
+    "written",
 ]

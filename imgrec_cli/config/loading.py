@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from imgrec_cli.config.document import Document, KeyPath, Problem, override, read_document
 from imgrec_cli.config.problems import problems_of
 from imgrec_cli.config.rules import RULES
-from imgrec_cli.config.sections import FORMAT_VERSION, Config
+from imgrec_cli.config.sections import FORMAT_VERSION, BackboneModel, Config
 from imgrec_cli.config.writing import NO_PATH, PATH_KEYS
 from imgrec_cli.errors import ConfigError
 
@@ -51,6 +51,14 @@ def parse_config(text: str, name: str, base_folder: Path, overrides: Sequence[st
         problems.sort(key=lambda problem: problem.place)
         raise ConfigError("\n".join(dict.fromkeys(str(problem) for problem in problems)))
     return _with_absolute_paths(config, document, base_folder)
+
+
+def check_weights(config: Config) -> None:
+    """Raise ConfigError where `model.weights` of a loaded config names no file; what is in it shows when it is used."""
+    model = config.model
+    if isinstance(model, BackboneModel) and model.weights != NO_PATH and not Path(model.weights).is_file():
+        hint = "keras.applications calls such files …_no_top.h5; or set model.weights=none and model.freeze=false"
+        raise ConfigError(f"model.weights: {model.weights}: no such file", hint)
 
 
 def _read(path: Path) -> str:

@@ -75,11 +75,11 @@ class BackboneFacts:
     multiply_adds_per_pixel: float
 
 
-# Parameters of keras.applications with include_top=False (a test builds them); multiply-adds at 224×224 from the
-# papers: 300 million (Sandler et al. 2018, table 4), 3.8 billion (He et al. 2015, table 1).
+# Parameters without the top and without biases before batch normalisation (a test builds them); multiply-adds at
+# 224×224 from the papers: 300 million (Sandler et al. 2018, table 4), 3.8 billion (He et al. 2015, table 1).
 BACKBONES = {
     "mobilenet_v2": BackboneFacts(2_257_984, 1280, 300e6 / 224**2),
-    "resnet50": BackboneFacts(23_587_712, 2048, 3.8e9 / 224**2),
+    "resnet50": BackboneFacts(23_561_152, 2048, 3.8e9 / 224**2),
 }
 
 

@@ -1,7 +1,7 @@
 """Folders of images → one data set: scan, split, pack."""
 
 from imgrec_cli.dataset.cache import PackInfo, cache_folder, clear_packs, list_packs
-from imgrec_cli.dataset.load import Dataset, Skipped, load_dataset
+from imgrec_cli.dataset.load import Dataset, Skipped, load_dataset, plan
 from imgrec_cli.dataset.scan import Example, Listing, scan, scan_labelled
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "clear_packs",
     "list_packs",
     "load_dataset",
+    "plan",
     "scan",
     "scan_labelled",
 ]

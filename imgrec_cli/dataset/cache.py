@@ -5,13 +5,15 @@ packs/NAME.partial/ a pack that is being built, or was when its run was killed
 surveys/KEY.json    what the files of a data set with deep images hold, without pixels
 files/NAME.json     size, times and digest of every file seen in a folder, so that unchanged files are not read again
 locks/NAME.lock     held while a pack or survey is built
+
+KEY and NAME are 32 hexadecimal digits. The folder may be one that holds other things too: nothing else is removed.
 """
 
 import json
 import os
-import shutil
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from imgrec_cli.progress import Listener, Note
 PIXELS = "pixels.bin"
 RECORDS = "records.json"
 PARTIAL = ".partial"
+_NAME = "[0-9a-f]{32}"
 LARGER_DISK = "set the environment variable IMGREC_CACHE to a folder on a larger disk, or clear old packs: "
 LARGER_DISK += "imgrec data cache lists them"
 
@@ -60,40 +63,53 @@ def subfolder(name: str) -> Path:
 def list_packs() -> list[PackInfo]:
     """All finished packs, the one used last first."""
     packs = []
-    for folder in (cache_folder() / "packs").glob("*/"):
+    for folder in _made_by_us("packs", _NAME):
         try:
             records = json.loads((folder / RECORDS).read_text(encoding="utf-8"))
             size = (folder / PIXELS).stat().st_size
             used = (folder / RECORDS).stat().st_mtime
             packs.append(PackInfo(folder.name, records["source"], len(records["files"]), size, used))
-        except (OSError, ValueError, KeyError):
-            continue  # unfinished, or cleared meanwhile
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # damaged, or cleared meanwhile
     return sorted(packs, key=lambda pack: pack.last_used, reverse=True)
 
 
 def clear_packs() -> int:
     """Remove everything but what is being built now, and return the number of bytes freed."""
-    root = cache_folder()
-    before = _size_of(root)
-    remove_abandoned()
-    for folder in (root / "packs").glob("*/"):
-        if folder.suffix != PARTIAL:
-            shutil.rmtree(folder, ignore_errors=True)  # Windows keeps what another run has mapped
-    shutil.rmtree(root / "surveys", ignore_errors=True)
-    shutil.rmtree(root / "files", ignore_errors=True)
-    return before - _size_of(root)
+    freed = remove_abandoned()
+    for folder in _made_by_us("packs", _NAME):
+        freed += remove_pack(folder)
+    for kind in ("surveys", "files"):
+        # the second is what a run leaves that is killed while it writes the first
+        for file in _made_by_us(kind, rf"{_NAME}\.json|\.{_NAME}\.json\.\d+\.tmp"):
+            with suppress(OSError):
+                freed += _remove(file)
+    return freed
 
 
-def remove_abandoned() -> None:
-    """Remove the half-built packs of killed runs: those whose lock nobody holds."""
+def remove_abandoned() -> int:
+    """Remove the half-built packs of killed runs, those whose lock nobody holds, and return the bytes freed."""
     from filelock import FileLock, Timeout
 
-    for folder in (cache_folder() / "packs").glob(f"*{PARTIAL}"):
+    freed = 0
+    for folder in _made_by_us("packs", _NAME + re.escape(PARTIAL)):
         try:
             with FileLock(_lock_file(folder.stem), timeout=0):
-                shutil.rmtree(folder, ignore_errors=True)
+                freed += remove_pack(folder)
         except Timeout:
             continue
+    return freed
+
+
+def remove_pack(folder: Path) -> int:
+    """Remove a pack, finished or not, as far as that is possible, and return the bytes freed."""
+    freed = 0
+    with suppress(OSError):
+        # Pixels first: Windows does not remove what another run has mapped, and the pack then stays whole.
+        freed += _remove(folder / PIXELS)
+        freed += _remove(folder / RECORDS)
+        folder.rmdir()
+    return freed
 
 
 @contextmanager
@@ -113,26 +129,22 @@ def building(name: str, on_event: Listener) -> Iterator[None]:
         lock.release()
 
 
-def readable_size(number: int) -> str:
-    """Bytes as a short text in decimal units, such as `1.2 GB`."""
-    size = float(number)
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "bytes" or size >= 100 else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
-
-
 def _lock_file(name: str) -> Path:
     return subfolder("locks") / f"{name}.lock"
 
 
-def _size_of(folder: Path) -> int:
-    total = 0
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            try:
-                total += (Path(parent) / name).stat().st_size
-            except OSError:
-                continue
-    return total
+def _made_by_us(kind: str, name: str) -> list[Path]:
+    """What lies in a folder of the cache and has such a name, a regular expression."""
+    try:
+        return [entry for entry in (cache_folder() / kind).iterdir() if re.fullmatch(name, entry.name)]
+    except OSError:
+        return []
+
+
+def _remove(file: Path) -> int:
+    try:
+        size = file.stat().st_size
+        file.unlink()
+    except FileNotFoundError:
+        return 0
+    return size

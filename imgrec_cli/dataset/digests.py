@@ -57,7 +57,7 @@ class Files:
             return self._digests
         with ThreadPoolExecutor(available_cores()) as pool:
             unread = [path for path, digest in zip(self.paths, known, strict=True) if digest is None]
-            read = iter(list(pool.map(_digest_of_file, unread)))
+            read = iter(list(pool.map(digest_of_file, unread)))
         self.remember([next(read) if digest is None else digest for digest in known])
         return self._digests
 
@@ -85,7 +85,7 @@ def digest_of_texts(*texts: str) -> str:
     return hashlib.blake2b("\n".join(texts).encode(), digest_size=16).hexdigest()
 
 
-def _digest_of_file(path: str) -> str:
+def digest_of_file(path: str) -> str:
     try:
         with open_file(Path(path)) as stream:
             return digest_of_stream(stream)

@@ -76,13 +76,26 @@ class Dataset:
         return tuple(mean.tolist()), tuple(np.maximum(deviation, 1 / 255).tolist())
 
 
-def load_dataset(data: "Data", image: "Image", seed: int, on_event: Listener = ignore) -> Dataset:
+def plan(listing: Listing, data: "Data", seed: int) -> tuple[tuple[Example, ...], list[str]]:
+    """The examples with their splits as far as names tell, and warnings about classes that could not be divided.
+
+    `load_dataset` divides otherwise where images are equal or cannot be read. Raises its DataErrors.
+    """
+    unseen = [Facts("", example.path, "", None) for example in listing.examples]
+    examples = _split(listing, unseen, data, seed)
+    return examples, _thin_splits(listing, examples, data)
+
+
+def load_dataset(
+    data: "Data", image: "Image", seed: int, on_event: Listener = ignore, listing: Listing | None = None
+) -> Dataset:
     """Find, decode and split the images that a config names; the paths in `data` are absolute.
 
-    Images that cannot be read are left out, listed in `skipped` and told as a warning. Raises DataError for folders
-    that cannot be trained on, DiskSpaceError where the pack does not fit.
+    `listing` is what `scan` gives for `data`, where it is known already. Images that cannot be read are left out,
+    listed in `skipped` and told as a warning. Raises DataError for folders that cannot be trained on, DiskSpaceError
+    where the pack does not fit.
     """
-    listing = scan(data)
+    listing = scan(data) if listing is None else listing
     for warning in listing.warnings:
         on_event(Warn(warning))
     if data.group is not None:  # a wrong expression is told before anything is decoded
@@ -154,7 +167,7 @@ def _auto_range(listing: Listing, facts: list[Facts], data: "Data", seed: int) -
 def _assigned(listing: Listing, facts: list[Facts], data: "Data", seed: int) -> dict[int, Split]:
     """The split of every image that can be read, by its place in the listing.
 
-    Raises DataError where a class has no training image.
+    Raises DataError where a class has no training image, or no image is left to choose the model.
     """
     assigned = {row: example.split for row, example in enumerate(listing.examples) if not facts[row].reason}
     training = [row for row, split in assigned.items() if split == "train"]
@@ -178,7 +191,22 @@ def _assigned(listing: Listing, facts: list[Facts], data: "Data", seed: int) -> 
         test=None if "test" in listing.given else data.split.test,
     )
     assigned.update(zip(training, splits, strict=True))
+    if "validation" not in assigned.values():
+        raise _no_validation(listing, facts, data)
     return assigned
+
+
+def _no_validation(listing: Listing, facts: list[Facts], data: "Data") -> DataError:
+    given = next((row for row, example in enumerate(listing.examples) if example.split == "validation"), None)
+    if given is not None:
+        return DataError(
+            f"no validation image can be read, such as {listing.examples[given].file}: {facts[given].reason}",
+            "validation images choose the best weights: replace the damaged files",
+        )
+    return DataError(
+        f"no validation images: no class could be divided, which takes three {_units(data)}",
+        "they choose the best weights: add images, or name folders for both: data.train and data.validation",
+    )
 
 
 def _split(listing: Listing, facts: list[Facts], data: "Data", seed: int) -> tuple[Example, ...]:
@@ -196,16 +224,22 @@ def _thin_splits(listing: Listing, examples: tuple[Example, ...], data: "Data") 
         found = {example.label for example in examples if example.split == split}
         lacking = [name for label, name in enumerate(listing.class_names) if label not in found]
         if lacking and share and split not in listing.given:
-            units = "images that differ" if data.group is None else "groups"
-            warnings.append(f"no {split} images of {', '.join(lacking)}: a class needs three {units} to be divided")
+            named = ", ".join(lacking)
+            warnings.append(f"no {split} images of {named}: a class needs three {_units(data)} to be divided")
     return warnings
 
 
+def _units(data: "Data") -> str:
+    return "images that differ" if data.group is None else "groups"
+
+
 def _skipped_text(skipped: tuple[Skipped, ...]) -> str:
-    count = "1 image" if len(skipped) == 1 else f"{len(skipped):,} images"
+    count = (
+        "1 image cannot be read and was" if len(skipped) == 1 else f"{len(skipped):,} images cannot be read and were"
+    )
     named = "; ".join(f"{image.file} ({image.reason})" for image in skipped[:_NAMED])
     more = f" and {len(skipped) - _NAMED:,} more" if len(skipped) > _NAMED else ""
-    return f"{count} left out because of damage: {named}{more}"
+    return f"{count} left out: {named}{more}"
 
 
 def _fingerprint(class_names: tuple[str, ...], examples: tuple[Example, ...], digests: tuple[str, ...]) -> str:

@@ -21,15 +21,15 @@ import PIL
 from numpy.typing import NDArray
 
 from imgrec_cli.dataset import cache
-from imgrec_cli.dataset.cache import PARTIAL, PIXELS, RECORDS, readable_size
+from imgrec_cli.dataset.cache import PARTIAL, PIXELS, RECORDS
 from imgrec_cli.dataset.digests import Files, digest_of_stream, digest_of_texts
 from imgrec_cli.errors import BadImageError, DataError, DiskSpaceError, InputError
 from imgrec_cli.imaging import PixelSpec, decode, open_file, survey
 from imgrec_cli.machine import available_cores
-from imgrec_cli.progress import Advance, Listener, Note
+from imgrec_cli.progress import Advance, Listener, Note, readable_size
 from imgrec_cli.rundir import replacing
 
-FORMAT = 1
+FORMAT = 2
 
 # Files this small are decoded in less time than threads need to pass the interpreter lock around: 28 × 28 PNGs on two
 # cores take 50 µs each on one thread and 110 µs on two.
@@ -47,12 +47,14 @@ class Facts:
 
     `digest` is the BLAKE2b of its bytes, empty where they cannot be read, `identity` that of its upright picture,
     `reason` why it is no image, empty for an image, `largest` the largest raw value of a deep image, else None.
+    `may_pass` is true where the reason may be gone the next time: a read error, too little memory.
     """
 
     digest: str
     identity: str
     reason: str
     largest: int | float | None
+    may_pass: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +95,10 @@ def find_survey(files: Files) -> list[Facts] | None:
         return None
     try:
         rows = json.loads(_survey_file(digests).read_text(encoding="utf-8"))
-        return [Facts(*row) for row in rows]
+        facts = [Facts(*row) for row in rows]
     except (OSError, ValueError, TypeError):
         return None
+    return facts if _still_true(files, facts, None) else None
 
 
 def take_survey(files: Files, on_event: Listener) -> list[Facts]:
@@ -119,7 +122,14 @@ def take_survey(files: Files, on_event: Listener) -> list[Facts]:
 
 def _find_pack(files: Files, spec: PixelSpec) -> Pack | None:
     digests = files.known_digests()
-    return None if digests is None else _read_pack(cache.subfolder("packs") / _key(digests, spec), spec)
+    pack = None if digests is None else _read_pack(cache.subfolder("packs") / _key(digests, spec), spec)
+    return pack if pack is not None and _still_true(files, pack.facts, spec) else None
+
+
+def _still_true(files: Files, facts: list[Facts], spec: PixelSpec | None) -> bool:
+    """Whether the files that failed for a reason that may pass still do; only these are read."""
+    doubtful = (path for path, fact in zip(files.paths, facts, strict=True) if fact.may_pass)
+    return all(_examine(path, spec)[0].reason for path in doubtful)
 
 
 def _read_pack(folder: Path, spec: PixelSpec) -> Pack | None:
@@ -143,7 +153,7 @@ def _build(files: Files, spec: PixelSpec, name: str, on_event: Listener, eight_b
     cache.remove_abandoned()  # but not our own name's, whose lock we hold
     packs = cache.subfolder("packs")
     partial = packs / f"{name}{PARTIAL}"
-    shutil.rmtree(partial, ignore_errors=True)
+    cache.remove_pack(partial)
     count = len(files.paths)
     needed, free = count * spec.size[0] * spec.size[1] * spec.channels, shutil.disk_usage(packs).free
     task = f"packing {count:,} images of {spec.size[0]}×{spec.size[1]}×{spec.channels}"
@@ -155,7 +165,7 @@ def _build(files: Files, spec: PixelSpec, name: str, on_event: Listener, eight_b
     advance = _throttled("packing", count, on_event)
     facts: list[Facts] = []
     try:
-        partial.mkdir()
+        partial.mkdir(exist_ok=True)
         with (partial / PIXELS).open("wb") as stream:
             with closing(_examined(files.paths, spec, files.mean_bytes)) as batches:
                 for batch in batches:
@@ -179,10 +189,12 @@ def _build(files: Files, spec: PixelSpec, name: str, on_event: Listener, eight_b
         final = packs / _key(digests, spec)
         files.remember(digests)
         pack = _read_pack(final, spec)  # made from the same images in another folder
-        if pack is None:
-            shutil.rmtree(final, ignore_errors=True)  # a damaged one
+        if pack is None or len(pack.pixels) < sum(not fact.reason for fact in facts):
+            cache.remove_pack(final)  # damaged, or made when fewer of them could be read
             with suppress(OSError):  # another folder's was finished just now
-                partial.replace(final)
+                final.mkdir(exist_ok=True)  # a file browser may have left something in it
+                for part in (PIXELS, RECORDS):
+                    (partial / part).replace(final / part)
             pack = _read_pack(final, spec)
         if pack is None:
             raise InputError(f"{final}: this pack of images vanished while it was made", "start again")
@@ -194,7 +206,7 @@ def _build(files: Files, spec: PixelSpec, name: str, on_event: Listener, eight_b
             ) from error
         raise
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        cache.remove_pack(partial)
 
 
 def _examined(
@@ -233,9 +245,14 @@ def _examine(path: str, spec: PixelSpec | None) -> tuple[Facts, Pixels | None]:
             decoded = decode(stream, spec)
             return Facts(digest, decoded.identity.hex(), "", decoded.largest), decoded.pixels
     except BadImageError as error:
-        return Facts(digest, "", error.message, None), None
+        return Facts(digest, "", error.message, None, _may_pass(error.__cause__)), None
     except OSError as error:
-        return Facts(digest, "", error.strerror or str(error), None), None
+        return Facts(digest, "", error.strerror or str(error), None, _may_pass(error)), None
+
+
+def _may_pass(error: BaseException | None) -> bool:
+    """Whether the machine failed and not the picture: of Pillow's own errors none has a number."""
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno is not None)
 
 
 def _key(digests: Sequence[str], spec: PixelSpec | None) -> str:

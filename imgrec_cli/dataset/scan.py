@@ -68,15 +68,17 @@ class _Tree:
     warnings: tuple[str, ...]
 
 
-def scan(data: "Data") -> Listing:
+def scan(data: "Data", key: str = "data.folder") -> Listing:
     """Find all images and their classes. Paths in `data` are absolute.
 
-    Raises DataError, with what to do, for folders that cannot be meant.
+    `key` is what `data.folder` was typed behind, for messages. Raises DataError, with what to do, for folders that
+    cannot be meant, and where no image could choose the model.
     """
-    roots = _roots(data)
+    roots = _roots(data, key)
     trees = {split: _read_tree(folder, key) for split, (folder, key) in roots.items()}
     training = trees["train"]
     _check_training(training, roots["train"][1])
+    _check_validation(trees.get("validation"), data)
     names = tuple(training.classes)
     warnings = [text for tree in trees.values() for text in tree.warnings]
     for split, tree in trees.items():
@@ -126,7 +128,7 @@ def image_files(folder: Path) -> list[Path]:
     return [Path(file) for _, file in found]
 
 
-def _roots(data: "Data") -> dict[Split, tuple[Path, str]]:
+def _roots(data: "Data", key: str) -> dict[Split, tuple[Path, str]]:
     """The folder of each split that has one, training first, and the key that names it in the config."""
     named: dict[Split, str | None] = {"train": data.train, "validation": data.validation, "test": data.test}
     roots: dict[Split, tuple[Path, str]] = {
@@ -138,31 +140,31 @@ def _roots(data: "Data") -> dict[Split, tuple[Path, str]]:
             raise DataError(
                 "data.folder and data.train both name the training images", "keep one of them, and remove the other"
             )
-        _check_folder(folder, "data.folder")
-        inside = _split_folders(folder) or {"train": folder}
+        _check_folder(folder, key)
+        inside = _split_folders(folder, key) or {"train": folder}
         for split, subfolder in inside.items():
             if split in roots:
                 raise DataError(
                     f"{roots[split][1]} is given, but data.folder has its own: {subfolder}",
                     f"remove {roots[split][1]}, or name the training images alone: {_setting('data.train', folder)}",
                 )
-            roots[split] = (subfolder, "data.folder")
+            roots[split] = (subfolder, key)
     if "train" not in roots:
         raise DataError(
             "no training images are named: neither data.folder nor data.train is set",
             "name a folder with one folder per class: --set data.folder=FOLDER",
         )
-    for split, (folder, key) in roots.items():
+    for split, (folder, named_by) in roots.items():
         for other, (outer, _) in roots.items():
             if split != other and folder.resolve().is_relative_to(outer.resolve()):
                 raise DataError(
-                    f"{key}: the {split} images {folder} lie among the {other} images {outer}",
+                    f"{named_by}: the {split} images {folder} lie among the {other} images {outer}",
                     "images to judge on must not be trained on: give every split a folder of its own",
                 )
     return {split: roots[split] for split in SPLITS if split in roots}
 
 
-def _split_folders(folder: Path) -> dict[Split, Path]:
+def _split_folders(folder: Path, key: str) -> dict[Split, Path]:
     """The folders `train`, `validation` and `test` in `folder`, or nothing where all its folders are classes."""
     found: dict[Split, Path] = {}
     others: list[str] = []
@@ -177,23 +179,23 @@ def _split_folders(folder: Path) -> dict[Split, Path]:
         elif split in found:
             raise DataError(
                 f"{folder}: two folders for {split}: {found[split].name} and {entry.name}",
-                f"name the one that is meant: {_setting(f'data.{split}', Path(entry.path))}",
+                "keep one of them here, or name each split's folder by itself: data.train, data.validation, data.test",
             )
         else:
             found[split] = Path(entry.path)
     if not found:
         return {}
     others = [other for other in others if next(images_below(folder / other), None)]
-    classes_hint = f"if all its folders are classes, say so: {_setting('data.train', folder)}"
+    classes_hint = "if all its folders are classes, name it as data.train in place of data.folder"
     if "train" not in found:
         raise DataError(
             f"{folder}: has {_some(path.name for path in found.values())} but no train folder",
-            f"name the training images: --set data.train=FOLDER; {classes_hint}",
+            f"put the class folders of the training images into one named train; {classes_hint}",
         )
     if others:
         raise DataError(
             f"{folder}: {found['train'].name} stands beside other folders with images: {_some(others)}",
-            f"if it holds the training images, point there: {_setting('data.train', found['train'])}; {classes_hint}",
+            f"if it holds the training images, point there: {_setting(key, found['train'])}; {classes_hint}",
         )
     return found
 
@@ -209,7 +211,7 @@ def _check_folder(folder: Path, key: str) -> None:
         raise DataError(f"{key}: {folder}: an archive, not a folder", f"unpack it first: {command}")
     if folder.exists():
         raise DataError(f"{key}: {folder}: a file, not a folder", f"name its folder: {_setting(key, folder.parent)}")
-    hint = "relative paths begin at the file that names them"
+    hint = "relative paths begin at the file that names them" if key.startswith("data.") else ""
     if folder.parent.is_dir():
         near = difflib.get_close_matches(folder.name, [e.name for e in entries(folder.parent) if e.is_dir()], 1)
         if near:
@@ -278,6 +280,19 @@ def _check_training(tree: _Tree, key: str) -> None:
         )
 
 
+def _check_validation(given: _Tree | None, data: "Data") -> None:
+    """Raise DataError where it is plain from names that no image would choose the model."""
+    if given is not None and not any(given.classes.values()):
+        raise DataError(
+            f"{given.folder}: no images, and those of validation choose the best weights", _what_is_an_image()
+        )
+    if given is None and not data.split.validation:
+        raise DataError(
+            "no validation images: data.split.validation is 0%, and there is no folder of them",
+            "they choose the best weights: set some aside, such as --set data.split.validation=15%",
+        )
+
+
 def _class_folders_below(images: list[tuple[str, str]]) -> list[Path]:
     """The first folders below their common one, where no image lies in the common one itself."""
     levels = [path.split("/")[:-1] for path, _ in images]
@@ -306,7 +321,7 @@ def _compare_classes(names: tuple[str, ...], tree: _Tree, split: Split) -> list[
 
 def _setting(key: str, folder: Path) -> str:
     """What to type to set a folder."""
-    if key.startswith("--"):
+    if not key.startswith("data."):  # an option or a command
         return f"{key} {_quoted(folder)}"
     text = f"{key}={folder}"
     return f'--set "{text}"' if " " in text else f"--set {text}"

@@ -1,5 +1,7 @@
 """Published networks from keras.applications, with fused batch normalisation while they are trained."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -30,38 +32,80 @@ def family_scaling(spec: BackboneModel) -> keras.layers.Layer:
 def backbone(spec: BackboneModel, image: Image, dtype: str, *, fused: bool) -> keras.Model:
     """The network without its top, pooled to one row of features, computed in the dtype policy `dtype`.
 
-    With `fused`, its batch normalisation layers are ours, which train faster and hold the same weights in the same
-    order. Its weights are random: `load_pretrained` gives it others.
+    Biases that a batch normalisation takes away again are left out, as He et al. 2015 do. With `fused`, some of its
+    layers are ours, which train faster and hold the same weights in the same order. Its weights are random:
+    `load_pretrained` gives it others.
     """
-    policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(dtype)
+    with _dtype_policy(dtype):
+        plain = _application(spec, image)
+        needless = _needless_biases(plain)
+
+        def copy(layer: keras.layers.Layer) -> keras.layers.Layer:
+            changes = {"use_bias": False} if layer.name in needless else {}
+            return _kind(layer, fused).from_config({**layer.get_config(), **changes})
+
+        model = keras.models.clone_model(plain, clone_function=copy)
+    model.trainable = not spec.freeze
+    return model
+
+
+@contextmanager
+def _dtype_policy(name: str) -> Iterator[None]:
+    """Keras's own applications take their precision from the process's policy alone."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
     try:
-        build = getattr(keras.applications, APPLICATIONS[spec.name])
-        model = build(include_top=False, weights=None, input_shape=(*image.size, 3), pooling="avg", name=spec.name)
-        kernels = fused_kernels() if fused else None
-        if kernels is not None:
-            model = keras.models.clone_model(model, clone_function=_with_fused_batch_norm)
-        model.trainable = not spec.freeze
-        return model
+        yield
     finally:
-        keras.config.set_dtype_policy(policy)
+        keras.config.set_dtype_policy(before)
 
 
-def _with_fused_batch_norm(layer: keras.layers.Layer) -> keras.layers.Layer:
-    kernels = fused_kernels()
-    kind = kernels.BatchNormalization if kernels and type(layer) is keras.layers.BatchNormalization else type(layer)
-    return kind.from_config(layer.get_config())
+def _application(spec: BackboneModel, image: Image) -> keras.Model:
+    build = getattr(keras.applications, APPLICATIONS[spec.name])
+    return build(include_top=False, weights=None, input_shape=(*image.size, 3), pooling="avg", name=spec.name)
 
 
-def load_pretrained(model: keras.Model, spec: BackboneModel) -> None:
-    """Put the weights of a keras.applications file into a backbone; does nothing for `weights: none`."""
+def _needless_biases(model: keras.Model) -> dict[str, str]:
+    """Convolutions with a bias whose only reader is a batch normalisation, and that normalisation's name."""
+    found = {}
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Conv2D) and layer.use_bias:
+            readers = [node.operation for node in layer._outbound_nodes]
+            if len(readers) == 1 and isinstance(readers[0], keras.layers.BatchNormalization):
+                found[layer.name] = readers[0].name
+    return found
+
+
+def _kind(layer: keras.layers.Layer, fused: bool) -> type[keras.layers.Layer]:
+    """The class of a layer's copy: of the kind that trains faster, where that is wanted and there is one."""
+    kernels = fused_kernels() if fused else None
+    if kernels is not None and type(layer) is keras.layers.BatchNormalization:
+        return kernels.BatchNormalization
+    if kernels is not None and kernels.PointwiseConv2D.fits(layer):
+        return kernels.PointwiseConv2D
+    return type(layer)
+
+
+def load_pretrained(model: keras.Model, spec: BackboneModel, image: Image) -> None:
+    """Put the weights of a keras.applications file into a backbone; does nothing for `weights: none`.
+
+    A bias that was left out goes into the moving mean of the normalisation behind it: the answers stay the same.
+    Raises InputError where the file holds no weights of this network.
+    """
     if spec.weights == "none":
         return
+    plain = _application(spec, image)
     try:
-        model.load_weights(spec.weights)
+        plain.load_weights(spec.weights)
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(
             f"model.weights: {spec.weights}: not the weights of {spec.name} without its top: {reason}",
             "keras.applications calls such files …_no_top.h5",
         ) from error
+    for convolution, normalisation in _needless_biases(plain).items():
+        moving_mean = plain.get_layer(normalisation).moving_mean
+        moving_mean.assign(moving_mean - plain.get_layer(convolution).bias)
+    for layer in (layer for layer in model.layers if layer.weights):
+        weights = plain.get_layer(layer.name).get_weights()
+        layer.set_weights(weights[: len(layer.weights)])

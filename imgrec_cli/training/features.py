@@ -30,7 +30,7 @@ def frozen_features(config: Config, dataset: Dataset, on_event: Listener) -> NDA
     """
     assert isinstance(config.model, BackboneModel)  # noqa: S101 - for the type checker
     network = backbone(config.model, config.image, "float32", fused=False)
-    load_pretrained(network, config.model)
+    load_pretrained(network, config.model, config.image)
     images = keras.Input((*config.image.size, 3), dtype="uint8")
     floats = Augment((), seed=0, dtype="float32")(images)
     model = keras.Model(images, network(family_scaling(config.model)(floats)))

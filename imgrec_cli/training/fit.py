@@ -96,7 +96,9 @@ class Reporter(keras.callbacks.Callback):
         self.epoch, self.epochs, self.steps, self.batch_size = epoch, epochs, steps, batch_size
         self.on_event, self.clock = on_event, clock
         self.started = self.last_event = time.perf_counter()
-        self.first: tuple[int, float] | None = None  # step and time after the first execution, which compiles
+        self.first: tuple[int, float, float] | None = (
+            None  # step, time, input's seconds after the first call, which compiles
+        )
         self.pace_told = epoch > 1
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
@@ -113,16 +115,16 @@ class Reporter(keras.callbacks.Callback):
             speed = step * self.batch_size / max(now - self.started, 1e-9)
             self.on_event(Step(self.epoch, self.epochs, step, self.steps, logs["loss"], logs["accuracy"], speed))
         if self.first is None:
-            self.first = step, now
+            self.first = step, now, self.clock.seconds
         elif not self.pace_told and (step - self.first[0] >= STEPS_TO_JUDGE_PACE or step == self.steps):
             self.pace_told = True
             self.on_event(Note(self.pace(step, now)))
 
     def pace(self, step: int, now: float) -> str:
         """Speed so far, what limits it, and how long all epochs will take."""
-        first_step, first_time = self.first or (0, self.started)
+        first_step, first_time, first_input = self.first or (0, self.started, 0.0)
         seconds_per_step = (now - first_time) / max(step - first_step, 1)
-        limit = "input" if self.clock.seconds / (now - self.started) > 0.9 else "compute"
+        limit = "input" if self.clock.seconds - first_input > 0.9 * (now - first_time) else "compute"
         epoch_seconds = seconds_per_step * self.steps
         memory = f", peak memory {peak / 1e9:.1f} GB" if (peak := peak_memory_bytes()) else ""
         return (

@@ -81,7 +81,17 @@ class Source:
             lambda: self.blocks(epoch, first_step, block, clock), output_signature=signature
         )
         batches = gathered.prefetch(2).unbatch()
-        return batches.apply(tf.data.experimental.assert_cardinality(self.steps - first_step)).prefetch(block)
+        batches = batches.apply(tf.data.experimental.assert_cardinality(self.steps - first_step)).prefetch(block)
+        return without_autotuning(batches)
+
+
+def without_autotuning(batches: Any) -> Any:
+    """A `tf.data.Dataset` that tunes nothing: the end of `fit` waits for the tuning thread, which may sleep seconds."""
+    import tensorflow as tf
+
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return batches.with_options(options)
 
 
 def _sequence(source: Source, epoch: int, first_step: int, block: int, clock: InputClock | None) -> Any:

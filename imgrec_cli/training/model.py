@@ -6,7 +6,6 @@ from typing import Any, assert_never
 import keras
 
 from imgrec_cli.config import (
-    Activation,
     BackboneModel,
     BatchNorm,
     Config,
@@ -49,7 +48,7 @@ def layer(spec: Layer, name: str, dtype: str, *, fused: bool) -> Iterable[keras.
                 spec.kernel,
                 strides=spec.stride,
                 padding=spec.padding,
-                activation=activation(spec.activation),
+                activation=spec.activation,
                 name=name,
                 dtype=dtype,
             )
@@ -64,21 +63,16 @@ def layer(spec: Layer, name: str, dtype: str, *, fused: bool) -> Iterable[keras.
         case Flatten():
             yield layers.Flatten(name=name, dtype=dtype)
         case Dense():
-            yield layers.Dense(spec.units, activation=activation(spec.activation), name=name, dtype=dtype)
+            yield layers.Dense(spec.units, activation=spec.activation, name=name, dtype=dtype)
         case Dropout():
             yield layers.Dropout(spec.rate, name=name, dtype=dtype)
         case BatchNorm():
             kernels = fused_kernels() if fused else None
             yield (kernels or layers).BatchNormalization(name=name, dtype=dtype)
             if spec.activation != "linear":
-                yield layers.Activation(activation(spec.activation), name=f"{name}_{spec.activation}", dtype=dtype)
+                yield layers.Activation(spec.activation, name=f"{name}_{spec.activation}", dtype=dtype)
         case _:
             assert_never(spec)
-
-
-def activation(name: Activation) -> str:
-    """Keras's name of an activation; they are the same words."""
-    return name
 
 
 def stack(specs: Sequence[Layer], dtype: str, *, training: bool) -> Iterator[keras.layers.Layer]:
@@ -114,7 +108,7 @@ def _logits(config: Config, classes: int, images: Any, dtype: str, *, training: 
         case BackboneModel() as spec:
             network = backbone(spec, config.image, dtype, fused=training)
             if training:
-                load_pretrained(network, spec)
+                load_pretrained(network, spec, config.image)
             x = network(family_scaling(spec)(images))
             if spec.dropout:
                 x = keras.layers.Dropout(spec.dropout, name="dropout", dtype=dtype)(x)

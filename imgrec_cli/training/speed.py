@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 
 from imgrec_cli.config import Config
 from imgrec_cli.dataset import Dataset
+from imgrec_cli.errors import InputError
 from imgrec_cli.imaging import load_pixels
-from imgrec_cli.machine import available_cores, cpu_flags
+from imgrec_cli.machine import available_cores
 from imgrec_cli.training.augment import Augment
+from imgrec_cli.training.features import head_is_enough
 from imgrec_cli.training.fit import compiled, step_flop, steps_per_execution
-from imgrec_cli.training.input import Source
+from imgrec_cli.training.input import Source, without_autotuning
 from imgrec_cli.training.model import training_model
 from imgrec_cli.training.runtime import Machine, Precision
 
@@ -32,16 +34,20 @@ ASSUMED_FLOPS = 50e9
 def choose_precision(config: Config, classes: int, images: int, machine: Machine) -> tuple[Precision, str]:
     """The arithmetic of the step, and the reason in a few words.
 
-    What the config says; else bfloat16 on a GPU, and on a CPU that has bfloat16 instructions and where a short probe
-    of this very model finds it faster by a sixth; else float32. `images` is the number of training images.
+    What the config says; else bfloat16 on a device that is known to have it, on a CPU only where a short probe of this
+    very model finds it faster by a sixth; else float32. `images` is the number of training images.
     """
     if config.train.precision != "auto":
         return config.train.precision, "as asked"
+    if head_is_enough(config):
+        return "float32", "only the last layer is trained"
+    if not machine.bfloat16:
+        return "float32", "bfloat16 is not known to be fast here"
     if machine.device.startswith("gpu"):
-        return "bfloat16", "on a GPU"
-    if not cpu_flags() & {"avx512_bf16", "amx_bf16"}:
-        return "float32", "this CPU has no bfloat16 instructions"
-    steps = (images // config.train.batch_size) * config.train.epochs
+        return "bfloat16", "the GPU has it"
+    size = min(config.train.batch_size, images)
+    config = config.model_copy(update={"train": config.train.model_copy(update={"batch_size": size})})
+    steps = images // size * config.train.epochs
     if step_flop(config, classes) * steps / ASSUMED_FLOPS < SHORT_TRAINING_SECONDS:
         return "float32", "a short training needs no more"
     seconds: dict[Precision, float] = {
@@ -77,7 +83,7 @@ def repeated(pixels: NDArray[np.uint8], labels: NDArray[np.int64], steps: int) -
         import tensorflow as tf
 
         batch = pixels, labels.astype(np.int32)
-        return tf.data.Dataset.from_tensors(batch).repeat(steps).prefetch(steps)
+        return without_autotuning(tf.data.Dataset.from_tensors(batch).repeat(steps).prefetch(steps))
     every = np.tile(np.arange(len(pixels)), steps)
     return Source(pixels, every, labels[every], len(pixels), 0).batches(1, 0, steps)
 
@@ -122,14 +128,22 @@ class Speeds:
 
 
 def measure(config: Config, dataset: Dataset) -> Speeds:
-    """Measure every part of training; the config is resolved. Takes some seconds and changes nothing."""
+    """Measure every part of training; the config is resolved. Takes some seconds and changes nothing.
+
+    Raises InputError for a frozen backbone without augmentation, where there is next to nothing to measure.
+    """
+    if head_is_enough(config):
+        raise InputError(
+            "a frozen backbone without augmentation is not trained: its features are computed once",
+            "add augmentation, or set model.freeze: false",
+        )
     classes, batch_size = len(dataset.class_names), config.train.batch_size
     rows, labels = dataset.rows("train"), dataset.labels("train")
     block = steps_per_execution(config, classes)
     steps = max(20, 2 * block)
 
-    repeated = np.resize(np.arange(len(rows)), steps * batch_size)
-    source = Source(dataset.pixels, rows[repeated], labels[repeated], batch_size, config.seed)
+    again = np.resize(np.arange(len(rows)), steps * batch_size)
+    source = Source(dataset.pixels, rows[again], labels[again], batch_size, config.seed)
     step = step_seconds(config, classes)
     input_seconds = _median_seconds(lambda: [None for _ in source.batches(1, 0, block)], 0.5) / steps
     model = compiled(training_model(config, classes), config, block)

@@ -15,14 +15,14 @@ import pytest
 from PIL import Image as Pillow
 
 from imgrec_cli.config.sections import Data, Image, Split
-from imgrec_cli.dataset import Dataset, clear_packs, list_packs, load_dataset, pack
+from imgrec_cli.dataset import Dataset, clear_packs, list_packs, load_dataset, pack, plan, scan
 from imgrec_cli.errors import DataError, DiskSpaceError, InputError
 from imgrec_cli.imaging import PixelSpec, load_pixels
 from imgrec_cli.progress import Advance, Event, Note, Warn
 
 MakeImage = Callable[..., Path]
 SMALL = Image(size=(6, 5))
-NOTHING_CUT = Split.model_validate({"validation": "0%", "test": "0%"})
+LITTLE_CUT = Split.model_validate({"validation": "5%", "test": "0%"})
 
 
 @pytest.fixture
@@ -109,8 +109,8 @@ def test_pixel_statistics_are_those_of_the_training_images(folder: Path) -> None
 
 
 def test_flat_pictures_have_a_deviation_to_divide_by(tmp_path: Path) -> None:
-    for name in ("cat", "dog"):
-        (tmp_path / name).mkdir()
+    for name in ("train/cat", "train/dog", "validation/cat"):
+        (tmp_path / name).mkdir(parents=True)
         Pillow.new("RGB", (4, 4), (10, 20, 30)).save(tmp_path / name / "1.png")
     dataset, _ = load(tmp_path)
     mean, deviation = dataset.pixel_statistics()
@@ -180,7 +180,7 @@ def test_damaged_images_are_left_out_by_name(folder: Path) -> None:
         ("dog/7.png", "the file is empty"),
     ]
     (warning,) = texts(events, Warn)
-    assert warning.startswith("2 images left out because of damage: ")
+    assert warning.startswith("2 images cannot be read and were left out: ")
     assert f"{folder / 'dog' / '7.png'} (the file is empty)" in warning
     assert dataset.pixels.shape[0] == len(dataset.examples) == len(dataset.digests) == 38
     for example in dataset.examples:
@@ -221,7 +221,45 @@ def test_classes_too_small_to_be_divided_are_a_warning(tmp_path: Path, make_imag
         for split in ("validation", "test")
     ]
     assert sorted(set(dataset.labels("train").tolist())) == [0, 1, 2]
-    assert texts(load(tmp_path / "data", split=NOTHING_CUT)[1], Warn) == []
+    assert len(texts(load(tmp_path / "data", split=LITTLE_CUT)[1], Warn)) == 1
+    listing = scan(Data(folder=str(tmp_path / "data")))
+    planned, warnings = plan(listing, Data(folder=str(tmp_path / "data")), 0)
+    assert planned == dataset.examples
+    assert warnings == texts(events, Warn)
+
+
+def test_no_class_large_enough_to_be_divided(folder: Path, decoded: list[PixelSpec]) -> None:
+    data = Data(folder=str(folder), group=r"(cat|dog)/")
+    told = "no validation images: no class could be divided, which takes three "
+    with pytest.raises(DataError, match=told + "groups$"):
+        plan(scan(data), data, 0)
+    with pytest.raises(DataError, match=told + "groups$"):
+        load(folder, group=r"(cat|dog)/")
+    for file in (*folder.glob("*/1*.png"), *folder.glob("*/[3-9].png")):  # 0 and 2 are left of each
+        file.unlink()
+    with pytest.raises(DataError, match=told + "images that differ$") as caught:
+        load(folder)
+    assert "data.validation" in caught.value.hint
+    for name in ("cat", "dog"):
+        shutil.copy(folder / name / "0.png", folder / name / "same.png")
+    with pytest.raises(DataError, match=told + "images that differ$"):
+        load(folder)
+
+
+def test_a_validation_folder_of_damaged_images(make_image: MakeImage, tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        make_image(f"data/train/{name}/1.png")
+        make_image(f"data/val/{name}/1.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"no validation image can be read, such as .*1\.png: the file is empty"):
+        load(tmp_path / "data")
+
+
+def test_a_listing_that_is_known_is_not_made_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = Data(folder=str(folder))
+    expected, _ = load(folder)
+    listing = scan(data)
+    monkeypatch.setattr("imgrec_cli.dataset.load.scan", None)
+    assert load_dataset(data, SMALL, 0, listing=listing).fingerprint == expected.fingerprint
 
 
 # --- the cache --------------------------------------------------------------------------------------
@@ -304,6 +342,71 @@ def test_packs_are_listed_and_cleared(folder: Path, cache: Path) -> None:
     assert clear_packs() >= latest.bytes + first.bytes
     assert list_packs() == []
     assert packed_anew(load(folder)[1])
+
+
+def test_clearing_removes_nothing_else(folder: Path, cache: Path) -> None:
+    load(folder)
+    (pixels,) = cache.glob("packs/*/pixels.bin")
+    key = pixels.parent.name
+    mine = [
+        *("notes.txt", "files/letter.json", "surveys/2026.json", "packs/bags/rucksack.jpg", "packs/pixels.bin"),
+        *("packs/old.partial/a.png", f"packs/{key}/mine.txt", f"files/{key}.json.txt", "locks/door"),
+    ]
+    for name in mine:
+        (cache / name).parent.mkdir(parents=True, exist_ok=True)
+        (cache / name).write_text("mine")
+    (left,) = [f".{file.name}.123.tmp" for file in cache.glob("files/*.json") if len(file.stem) == 32]
+    (cache / "files" / left).touch()
+
+    def there() -> dict[str, int]:
+        return {file.relative_to(cache).as_posix(): file.stat().st_size for file in cache.rglob("*") if file.is_file()}
+
+    before = there()
+    freed = clear_packs()
+    assert {name for name in there() if not name.endswith(".lock")} == set(mine)
+    assert freed == sum(before.values()) - sum(there().values()) > 3600
+    assert list_packs() == []
+    assert packed_anew(load(folder)[1])  # also beside what was left in the pack's folder
+    assert len(list_packs()) == 1
+    assert (cache / f"packs/{key}/mine.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("image", "kind"), [(SMALL, "png"), (Image(size=(6, 5), range=(0.0, 4095.0)), "png"), (SMALL, "tif")]
+)
+@pytest.mark.parametrize("trouble", [OSError(5, "Input/output error"), MemoryError()])
+def test_a_failure_that_passes_is_not_kept(
+    make_image: MakeImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, image: Image, kind: str, trouble: Exception
+) -> None:
+    for index in range(6):
+        make_image(f"data/cat/{index}.{kind}", deep=3000 if kind == "tif" else 0)
+        make_image(f"data/dog/{index}.{kind}", deep=3000 if kind == "tif" else 0)
+    (tmp_path / "data/cat/damaged.png").write_bytes(b"no picture")
+    ill = tmp_path / f"data/dog/3.{kind}"
+    real = Pillow.open
+
+    def failing(stream: Any, **options: Any) -> Any:
+        if stream.name == str(ill):
+            raise trouble
+        return real(stream, **options)
+
+    def skipped() -> list[str]:
+        return [image.path for image in first.skipped]
+
+    monkeypatch.setattr(Pillow, "open", failing)
+    first, events = load(tmp_path / "data", image)
+    assert packed_anew(events)
+    assert skipped() == ["cat/damaged.png", f"dog/3.{kind}"]
+    first, events = load(tmp_path / "data", image)  # still ill: nothing is packed for it
+    assert not packed_anew(events)
+    assert skipped() == ["cat/damaged.png", f"dog/3.{kind}"]
+    monkeypatch.setattr(Pillow, "open", real)
+    first, events = load(tmp_path / "data", image)
+    assert packed_anew(events)
+    assert skipped() == ["cat/damaged.png"]
+    assert len(first.pixels) == 12
+    monkeypatch.setattr(Pillow, "open", failing)
+    assert not packed_anew(load(tmp_path / "data", image)[1])
 
 
 def test_a_damaged_pack_is_built_again(folder: Path, cache: Path) -> None:
@@ -407,7 +510,8 @@ def test_a_killed_run_leaves_nothing_that_is_taken_for_a_pack(
     (partial,) = (cache / "packs").iterdir()
     assert list_packs() == []
     for name in ("cat", "dog"):
-        make_image(f"other/{name}/1.png")
+        for index in range(3):
+            make_image(f"other/{name}/{index}.png")
     load(tmp_path / "other")  # any later build clears up
     assert not partial.exists()
     dataset, _ = load(folder)
@@ -457,7 +561,8 @@ def test_auto_is_the_smallest_number_of_bits_that_holds_the_training_values(deep
 )
 def test_bits(tmp_path: Path, make_image: MakeImage, largest: int, high: int) -> None:
     for name in ("cat", "dog"):
-        make_image(f"data/{name}/1.png", deep=largest)
+        for index in range(3):
+            make_image(f"data/{name}/{index}.png", deep=largest)
     assert load(tmp_path / "data")[0].spec.range == (0.0, float(high))
 
 
@@ -474,7 +579,7 @@ def test_a_deep_image_among_many_others_changes_the_range_for_deep_ones_only(
 ) -> None:
     plain, _ = load(folder)
     make_image("data/dog/zz.png", deep=1000)
-    mixed, _ = load(folder, split=NOTHING_CUT)
+    mixed, _ = load(folder, split=LITTLE_CUT)
     assert mixed.spec.range == (0.0, 1023.0)
     np.testing.assert_array_equal(mixed.pixels[:40], plain.pixels)
 
@@ -493,14 +598,15 @@ def test_a_pack_made_for_8_bits_is_not_taken_for_deep_images(deep_folder: Path) 
 
 
 def test_auto_has_no_rule_for_floating_point_and_more_than_sixteen_bits(tmp_path: Path) -> None:
-    for name in ("cat", "dog"):
-        (tmp_path / name).mkdir()
+    classes = ("train/cat", "train/dog", "validation/cat")
+    for name in classes:
+        (tmp_path / name).mkdir(parents=True)
         Pillow.fromarray(np.full((4, 4), 0.5, np.float32)).save(tmp_path / name / "1.tif")
     with pytest.raises(DataError, match="auto has no rule for floating-point values") as caught:
         load(tmp_path)
     assert "image.range=[0, 1]" in caught.value.hint
     assert (load(tmp_path, Image(size=(4, 4), range=(0.0, 1.0)))[0].pixels == 128).all()
-    for name in ("cat", "dog"):
+    for name in classes:
         Pillow.fromarray(np.full((4, 4), 70_000, np.int32)).save(tmp_path / name / "1.tif")
     with pytest.raises(DataError, match="auto ends at 16 bits, and the largest training value is 70,000"):
         load(tmp_path)

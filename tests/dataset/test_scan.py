@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from imgrec_cli.config.sections import Data
+from imgrec_cli.config.sections import Data, Split
 from imgrec_cli.dataset import Listing, scan, scan_labelled
 from imgrec_cli.errors import DataError
 
@@ -193,7 +193,7 @@ def test_train_beside_other_folders_with_images(tree: Callable[..., Path]) -> No
     folder = tree("train/1.png", "boat/1.png", "plane/1.png", "docs/readme.txt")
     error = refused(Data(folder=str(folder)))
     assert error.message == f"{folder}: train stands beside other folders with images: boat, plane"
-    assert f"--set data.train={folder / 'train'}" in error.hint
+    assert f"--set data.folder={folder / 'train'}" in error.hint
     (folder / "docs/readme.txt").rename(folder / "docs/scan.png")
     assert scan(Data(train=str(folder))).class_names == ("boat", "docs", "plane", "train")
 
@@ -202,7 +202,20 @@ def test_train_beside_other_folders_with_images(tree: Callable[..., Path]) -> No
 def test_splits_without_training_images(tree: Callable[..., Path], layout: tuple[str, ...]) -> None:
     error = refused(Data(folder=str(tree(*layout))))
     assert "but no train folder" in error.message
-    assert "--set data.train=FOLDER" in error.hint
+    assert "into one named train" in error.hint
+
+
+def test_without_validation_images_nothing_chooses_the_model(tree: Callable[..., Path]) -> None:
+    folder = tree("cat/1.png", "dog/1.png")
+    none_cut = Split.model_validate({"validation": "0%"})
+    error = refused(Data(folder=str(folder), split=none_cut))
+    assert error.message == "no validation images: data.split.validation is 0%, and there is no folder of them"
+    assert "--set data.split.validation=15%" in error.hint
+    given = tree("x/train/cat/1.png", "x/train/dog/1.png", "x/val/cat/.DS_Store") / "x"
+    error = refused(Data(folder=str(given)))
+    assert error.message == f"{given / 'val'}: no images, and those of validation choose the best weights"
+    tree("x/val/cat/1.png")
+    assert scan(Data(folder=str(given), split=none_cut)).given == {"validation"}
 
 
 def test_valid_and_invalid_are_classes(tree: Callable[..., Path]) -> None:

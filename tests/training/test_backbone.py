@@ -49,6 +49,49 @@ def test_fused_and_plain_networks_hold_the_same_weights_and_answer_alike():
     assert [w.path.split("/", 1)[-1] for w in quick.weights] == [w.path.split("/", 1)[-1] for w in plain.weights]
 
 
+def test_a_bias_before_batch_normalisation_moves_into_its_mean(tmp_path):
+    import keras
+
+    from imgrec_cli.training.backbone import load_pretrained
+
+    keras.utils.set_random_seed(1)
+    plain = keras.applications.ResNet50(include_top=False, weights=None, input_shape=(32, 64, 3), pooling="avg")
+    generator = np.random.default_rng(0)
+    plain.set_weights([w + 0.01 * generator.normal(size=w.shape).astype("float32") for w in plain.get_weights()])
+    plain.save_weights(tmp_path / "resnet50.weights.h5")
+    spec = BackboneModel(type="backbone", name="resnet50", weights=str(tmp_path / "resnet50.weights.h5"))
+    ours = network("resnet50")
+    load_pretrained(ours, spec, SMALL)
+    images = generator.normal(size=(2, 32, 64, 3)).astype("float32")
+    np.testing.assert_allclose(ours(images, training=False), plain(images, training=False), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("strides", [1, 2])
+def test_a_pointwise_convolution_has_the_gradient_of_a_convolution(strides):
+    import keras
+    import tensorflow as tf
+
+    from imgrec_cli.training import fused
+
+    x = tf.constant(np.random.default_rng(0).normal(size=(4, 7, 6, 5)).astype("float32"))
+    plain = keras.layers.Conv2D(8, 1, strides=strides)
+    quick = fused.PointwiseConv2D(8, 1, strides=strides)
+    results = []
+    for layer in (plain, quick):
+        layer.build(x.shape)
+        layer.set_weights(plain.get_weights())
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x)
+            loss = tf.reduce_sum(y * tf.sin(y))
+        results.append([y, *tape.gradient(loss, [x, *layer.trainable_variables])])
+    for ours, theirs in zip(*results, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+    in_bfloat16 = keras.layers.Conv2D(8, 1, dtype="mixed_bfloat16")
+    assert fused.PointwiseConv2D.fits(in_bfloat16)
+    assert not fused.PointwiseConv2D.fits(plain)
+
+
 def test_the_dtype_policy_of_the_process_is_left_alone():
     import keras
 
@@ -64,7 +107,7 @@ def test_a_file_that_is_no_weights_is_named(tmp_path):
     path.write_bytes(b"not weights")
     spec = BackboneModel(type="backbone", name="mobilenet_v2", weights=str(path))
     with pytest.raises(InputError, match="not the weights of mobilenet_v2 without its top"):
-        load_pretrained(network("mobilenet_v2"), spec)
+        load_pretrained(network("mobilenet_v2"), spec, SMALL)
 
 
 @pytest.fixture(scope="module")

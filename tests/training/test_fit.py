@@ -110,6 +110,6 @@ def test_a_loss_that_is_not_finite_stops_with_the_place_and_a_way_out(tiny_confi
             runs=tmp_path,
         )
     assert caught.value.hint.startswith("lower optimizer.learning_rate")
-    record = list_runs(tmp_path)[0].record
+    record = list_runs(tmp_path)[0][1]
     assert record["status"] == "failed"
     assert "training diverged" in record["error"]

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from imgrec_cli.config import load_config, starter_config
-from imgrec_cli.errors import InputError
+from imgrec_cli.config import load_config
+from imgrec_cli.dataset.starter import starter_config
+from imgrec_cli.errors import DataError
 
 
 def draw(folder: Path, classes: dict[str, int], mode: str, size: tuple[int, int]) -> None:
@@ -49,22 +50,39 @@ def test_it_names_the_folder_from_where_it_will_be_saved_and_counts(tmp_path: Pa
     assert load_config(tmp_path / "configs" / "f.yaml").data.folder == str(tmp_path / "my #1 photos")
 
 
-def test_it_looks_into_train_where_the_folder_is_split_already(tmp_path: Path) -> None:
-    draw(tmp_path / "Train", {"ant": 2, "bee": 3, "wasp": 4}, "L", (9, 9))
+@pytest.mark.parametrize("name", ["Train", "training"])
+def test_it_looks_into_train_where_the_folder_is_split_already(tmp_path: Path, name: str) -> None:
+    draw(tmp_path / name, {"ant": 2, "bee": 3, "wasp": 4}, "L", (9, 9))
     draw(tmp_path / "valid", {"ant": 9}, "L", (9, 9))
     assert starter_config(tmp_path).startswith(
         "# 9 images in 3 classes; the smallest class is ant with 2  (too few to set some aside: that takes 3)\n"
     )
 
 
-def test_folders_without_classes_are_refused(tmp_path: Path) -> None:
-    def told(folder: Path) -> str:
-        with pytest.raises(InputError) as caught:
-            starter_config(folder)
-        return caught.value.message.replace(str(folder), "F")
+def test_it_counts_what_training_reads(tmp_path: Path) -> None:
+    draw(tmp_path, {"ant": 4, "bee": 4, "@eaDir": 4, "lost+found": 4}, "L", (9, 9))
+    (tmp_path / "ant" / "0.png").rename(tmp_path / "ant" / "0.APNG")
+    assert starter_config(tmp_path).startswith("# 8 images in 2 classes; the smallest class is ant with 4\n")
 
-    assert told(tmp_path / "none") == "F: no such folder"
-    (tmp_path / "empty").mkdir()
-    assert told(tmp_path) == "F: two or more folders with images are needed, one per class; found none"
-    draw(tmp_path, {"ant": 1}, "L", (9, 9))
-    assert told(tmp_path) == "F: two or more folders with images are needed, one per class; found only ant"
+
+def test_folders_that_cannot_be_trained_on_are_refused_with_a_command_to_type(tmp_path: Path) -> None:
+    def told(folder: Path) -> tuple[str, str]:
+        with pytest.raises(DataError) as caught:
+            starter_config(folder)
+        return caught.value.message.replace(str(tmp_path), "F"), caught.value.hint.replace(str(tmp_path), "F")
+
+    (tmp_path / "photos").mkdir()
+    assert told(tmp_path / "photo") == (
+        "imgrec config init: F/photo: no such folder",
+        "did you mean imgrec config init F/photos",
+    )
+    assert told(tmp_path / "photos")[0] == "F/photos: no images"
+    draw(tmp_path / "photos", {"ant": 1}, "L", (9, 9))
+    assert told(tmp_path / "photos")[0] == "F/photos: only one class, ant"
+    draw(tmp_path / "photos", {"bee": 1}, "L", (9, 9))
+    for name in ("ant", "bee"):
+        (tmp_path / "photos" / name / "0.png").write_text("no picture")
+    assert told(tmp_path / "photos")[0] == (
+        "F/photos: none of the images looked at can be read, such as F/photos/ant/0.png: "
+        "not a JPEG, PNG, WebP, BMP, GIF or TIFF image, or its header is damaged"
+    )

@@ -3,16 +3,15 @@
 import math
 import warnings
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from imgrec_cli.config.writing import path_from, written
-from imgrec_cli.errors import InputError
+from imgrec_cli.config import Data, path_from, written
+from imgrec_cli.dataset.scan import scan
+from imgrec_cli.errors import BadImageError, DataError
+from imgrec_cli.imaging import header
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
-SPLITS = {"train", "val", "valid", "validation", "test", "testing"}
 SAMPLED = 60
 SIDES = (32, 64, 96, 128, 160)  # they halve cleanly; beyond 160 an epoch on a CPU takes minutes
 
@@ -29,8 +28,8 @@ class _Look:
 def starter_config(data_folder: Path, relative_to: Path = Path()) -> str:
     """Text of a config for the images below `data_folder`, to be saved in the folder `relative_to`.
 
-    Of a sample of the images the headers are read, of the others only the names. Raises InputError where there are no
-    class folders with images.
+    Of a sample of the training images the headers are read, of the others only the names. Raises DataError for folders
+    that cannot be trained on.
     """
     look = _look_at(data_folder)
     images, fewest = sum(look.per_class.values()), min(look.per_class, key=lambda name: look.per_class[name])
@@ -99,49 +98,22 @@ def _layers(pools: int) -> str:
 
 
 def _look_at(data_folder: Path) -> _Look:
-    if not data_folder.is_dir():
-        raise InputError(f"{data_folder}: no such folder", "name the folder that holds one folder per class")
-    top = _folders(data_folder)
-    if "train" in (names := {folder.name.lower() for folder in top}) and names <= SPLITS:
-        top = [inner for folder in top if folder.name.lower() == "train" for inner in _folders(folder)]
-    files = {folder.name: list(_images(folder)) for folder in top}
-    files = {name: found for name, found in files.items() if found}
-    if len(files) < 2:
-        found = f"only {next(iter(files))}" if files else "none"
-        raise InputError(
-            f"{data_folder}: two or more folders with images are needed, one per class; found {found}",
-            "put the images of each class in a folder of its own, such as flowers/rose/1.jpg",
-        )
-    everything = [file for found in files.values() for file in found]
-    headers = list(_headers(everything[:: math.ceil(len(everything) / SAMPLED)]))
-    if not headers:
-        raise InputError(f"{data_folder}: none of the sampled images can be read", "look at it: imgrec data check")
-    modes = Counter(mode for mode, _ in headers)
-    gray = set(modes) <= {"1", "L", "LA", "I", "F", "I;16", "I;16B", "I;16L"}
-    return _Look({name: len(found) for name, found in files.items()}, [side for _, side in headers], gray)
-
-
-def _folders(folder: Path) -> list[Path]:
-    return sorted(
-        inner for inner in folder.iterdir() if inner.is_dir() and not inner.name.startswith((".", "__MACOSX"))
-    )
-
-
-def _images(folder: Path) -> Iterator[Path]:
-    return (
-        file for file in sorted(folder.rglob("*")) if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
-    )
-
-
-def _headers(files: list[Path]) -> Iterator[tuple[str, int]]:
-    """Pillow mode and shorter side of those that can be opened."""
-    from PIL import Image  # only here: reading a config must not wait for Pillow
-
+    listing = scan(Data(folder=str(data_folder)), "imgrec config init")
+    training = [example for example in listing.examples if example.split == "train"]
+    sides, all_gray, reason = [], True, ""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of images so large that Pillow suspects an attack; only headers are read
-        for file in files:
+        for example in training[:: math.ceil(len(training) / SAMPLED)]:
             try:
-                with Image.open(file) as image:
-                    yield image.mode, min(image.size)
-            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+                size, gray = header(Path(example.file))
+            except BadImageError as error:
+                reason = reason or f"{example.file}: {error.message}"
                 continue
+            sides.append(min(size))
+            all_gray = all_gray and gray
+    if not sides:
+        raise DataError(
+            f"{data_folder}: none of the images looked at can be read, such as {reason}", "replace the damaged files"
+        )
+    per_class = Counter(listing.class_names[example.label] for example in training)
+    return _Look(per_class, sides, all_gray)
