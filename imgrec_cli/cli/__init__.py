@@ -4,9 +4,10 @@ import io
 import os
 import sys
 import warnings
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from imgrec_cli import __version__
 from imgrec_cli.cli import bench, config, data, evaluate, info, output, predict, runs, train
@@ -14,8 +15,18 @@ from imgrec_cli.errors import ImgrecError, InputError
 
 INTERRUPTED = 130
 
+
+class InOrder(TyperGroup):
+    """Lists commands as they are used; Typer would put groups after all single commands."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        order = ["train", "bench", "config", "evaluate", "data", "predict", "runs", "info"]
+        return sorted(super().list_commands(ctx), key=order.index)
+
+
 app = typer.Typer(
     name="imgrec",
+    cls=InOrder,
     help="From a folder of images to a tested, shipped classifier.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

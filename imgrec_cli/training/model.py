@@ -86,7 +86,7 @@ def stack(specs: Sequence[Layer], dtype: str, *, training: bool) -> Iterator[ker
     for number, (spec, following) in enumerate(zip(specs, [*specs[1:], None], strict=True), start=1):
         name = f"{spec.type}_{number}"
         max_pool_follows = isinstance(following, Pool) and following.kind == "max"
-        postpone = training and max_pool_follows and isinstance(spec, Conv) and spec.activation == "relu"
+        postpone = training and max_pool_follows and isinstance(spec, Conv | BatchNorm) and spec.activation == "relu"
         if postpone:
             spec = spec.model_copy(update={"activation": "linear"})
         yield from layer(spec, name, dtype, fused=training)

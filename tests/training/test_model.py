@@ -15,6 +15,7 @@ LAYERS = [
     {"type": "conv", "filters": 5, "padding": "same", "activation": "relu"},
     {"type": "pool", "kind": "average"},
     {"type": "batch_norm", "activation": "relu"},
+    {"type": "pool", "size": 1},
     {"type": "flatten"},
     {"type": "dropout", "rate": 0.5},
     {"type": "dense", "units": 7, "activation": "gelu"},
