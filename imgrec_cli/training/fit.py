@@ -24,6 +24,8 @@ from imgrec_cli.training.optimize import optimizer
 SECONDS_BETWEEN_STEP_EVENTS = 0.1
 STEPS_TO_JUDGE_PACE = 20
 MOST_STEPS_PER_EXECUTION = 32
+MOST_IMAGES_PER_CALL = 512
+VALUES_PER_CALL = 2**19
 
 
 @dataclass
@@ -96,9 +98,8 @@ class Reporter(keras.callbacks.Callback):
         self.epoch, self.epochs, self.steps, self.batch_size = epoch, epochs, steps, batch_size
         self.on_event, self.clock = on_event, clock
         self.started = self.last_event = time.perf_counter()
-        self.first: tuple[int, float, float] | None = (
-            None  # step, time, input's seconds after the first call, which compiles
-        )
+        # step, time and seconds of input after the first call, which compiles
+        self.first: tuple[int, float, float] | None = None
         self.pace_told = epoch > 1
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
@@ -134,7 +135,11 @@ class Reporter(keras.callbacks.Callback):
 
 
 def predict_logits(model: keras.Model, inputs: NDArray[Any], rows: NDArray[np.int64], batch_size: int) -> NDArray[Any]:
-    """Outputs float32 [N, classes] of a Keras model for rows of the pack, in their order."""
+    """Outputs float32 [N, classes] of a Keras model for rows of the pack, in their order.
+
+    Batches are larger than those of training where the images are small: there is a call per batch.
+    """
+    batch_size = max(batch_size, min(MOST_IMAGES_PER_CALL, VALUES_PER_CALL // math.prod(inputs.shape[1:])))
     outputs = [
         np.asarray(model.predict_on_batch(batch))[:count] for batch, count in padded_blocks(inputs, rows, batch_size)
     ]
