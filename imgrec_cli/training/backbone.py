@@ -39,10 +39,23 @@ def backbone(spec: BackboneModel, image: Image, dtype: str, *, fused: bool) -> k
     with _dtype_policy(dtype):
         plain = _application(spec, image)
         needless = _needless_biases(plain)
+        kernels = fused_kernels() if fused else None
+        sums = _sums_before_relu(plain) if kernels is not None else {}
 
         def copy(layer: keras.layers.Layer) -> keras.layers.Layer:
-            changes = {"use_bias": False} if layer.name in needless else {}
-            return _kind(layer, fused).from_config({**layer.get_config(), **changes})
+            changes: dict[str, Any] = {}
+            if layer.name in needless:
+                changes = {"use_bias": False}
+            elif layer.name in sums.values():
+                changes = {"activation": "linear"}  # the sum before it is a ReLU already
+            kind = type(layer)
+            if kernels is not None and kind is keras.layers.BatchNormalization:
+                kind = kernels.BatchNormalization
+            elif kernels is not None and layer.name in sums:
+                kind = kernels.AddReLU
+            elif kernels is not None and kernels.Conv2D.fits(layer):
+                kind = kernels.Conv2D
+            return kind.from_config({**layer.get_config(), **changes})
 
         model = keras.models.clone_model(plain, clone_function=copy)
     model.trainable = not spec.freeze
@@ -76,14 +89,19 @@ def _needless_biases(model: keras.Model) -> dict[str, str]:
     return found
 
 
-def _kind(layer: keras.layers.Layer, fused: bool) -> type[keras.layers.Layer]:
-    """The class of a layer's copy: of the kind that trains faster, where that is wanted and there is one."""
-    kernels = fused_kernels() if fused else None
-    if kernels is not None and type(layer) is keras.layers.BatchNormalization:
-        return kernels.BatchNormalization
-    if kernels is not None and kernels.PointwiseConv2D.fits(layer):
-        return kernels.PointwiseConv2D
-    return type(layer)
+def _sums_before_relu(model: keras.Model) -> dict[str, str]:
+    """Additions of two maps whose only reader is a ReLU, and that ReLU's name."""
+    found = {}
+    for layer in model.layers:
+        if type(layer) is keras.layers.Add and len(layer.input) == 2:
+            readers = [node.operation for node in layer._outbound_nodes]
+            if len(readers) == 1 and _is_relu(readers[0]):
+                found[layer.name] = readers[0].name
+    return found
+
+
+def _is_relu(layer: keras.layers.Layer) -> bool:
+    return type(layer) is keras.layers.Activation and layer.activation is keras.activations.relu
 
 
 def load_pretrained(model: keras.Model, spec: BackboneModel, image: Image) -> None:

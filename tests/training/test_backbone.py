@@ -66,16 +66,19 @@ def test_a_bias_before_batch_normalisation_moves_into_its_mean(tmp_path):
     np.testing.assert_allclose(ours(images, training=False), plain(images, training=False), rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("strides", [1, 2])
-def test_a_pointwise_convolution_has_the_gradient_of_a_convolution(strides):
+@pytest.mark.parametrize(
+    "options",
+    [{"kernel_size": 1}, {"kernel_size": 1, "strides": 2}, {"kernel_size": 3, "padding": "same"}],
+    ids=["pointwise", "pointwise with a stride", "3×3"],
+)
+def test_a_convolution_with_a_product_for_a_gradient_has_the_gradient_of_a_convolution(options):
     import keras
     import tensorflow as tf
 
     from imgrec_cli.training import fused
 
     x = tf.constant(np.random.default_rng(0).normal(size=(4, 7, 6, 5)).astype("float32"))
-    plain = keras.layers.Conv2D(8, 1, strides=strides)
-    quick = fused.PointwiseConv2D(8, 1, strides=strides)
+    plain, quick = keras.layers.Conv2D(8, **options), fused.Conv2D(8, **options)
     results = []
     for layer in (plain, quick):
         layer.build(x.shape)
@@ -87,9 +90,57 @@ def test_a_pointwise_convolution_has_the_gradient_of_a_convolution(strides):
         results.append([y, *tape.gradient(loss, [x, *layer.trainable_variables])])
     for ours, theirs in zip(*results, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
-    in_bfloat16 = keras.layers.Conv2D(8, 1, dtype="mixed_bfloat16")
-    assert fused.PointwiseConv2D.fits(in_bfloat16)
-    assert not fused.PointwiseConv2D.fits(plain)
+
+
+@pytest.mark.parametrize(
+    ("options", "side", "expected"),
+    [
+        ({"kernel_size": 1, "strides": 2}, 40, True),
+        ({"kernel_size": 3, "padding": "same"}, 10, True),
+        ({"kernel_size": 3, "padding": "same"}, 20, False),
+        ({"kernel_size": 3, "padding": "valid"}, 5, False),
+        ({"kernel_size": 3, "padding": "same", "strides": 2}, 5, False),
+        ({"kernel_size": 3, "padding": "same", "dilation_rate": 2}, 5, False),
+        ({"kernel_size": 1, "dtype": "float32"}, 5, False),
+    ],
+)
+def test_which_convolutions_train_with_a_product(options, side, expected):
+    import keras
+
+    from imgrec_cli.training import fused
+
+    layer = keras.layers.Conv2D(8, **{"dtype": "mixed_bfloat16", **options})
+    layer(keras.Input((side, side, 5)))
+    assert fused.Conv2D.fits(layer) is expected
+
+
+def test_a_sum_and_its_relu_in_one_pass_have_the_values_and_gradients_of_two():
+    import tensorflow as tf
+
+    from imgrec_cli.training import fused
+
+    first, second = (tf.constant(v, tf.float32) for v in np.random.default_rng(0).normal(size=(2, 3, 4, 4, 5)))
+    results = []
+    for sum_then_relu in (lambda a, b: tf.nn.relu(a + b), lambda a, b: fused.AddReLU()([a, b])):
+        with tf.GradientTape() as tape:
+            tape.watch((first, second))
+            y = sum_then_relu(first, second)
+            loss = tf.reduce_sum(tf.square(y))
+        results.append([y, *tape.gradient(loss, (first, second))])
+    for ours, theirs in zip(*results, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+
+
+def test_sums_of_a_residual_network_are_fused_with_their_relu_and_others_are_not():
+    from imgrec_cli.training import fused
+
+    residual, inverted = network("resnet50", fused=True), network("mobilenet_v2", fused=True)
+    assert sum(type(layer) is fused.AddReLU for layer in residual.layers) == 16
+    assert not any(type(layer) is fused.AddReLU for layer in inverted.layers)
+    plain = network("resnet50")
+    residual.set_weights(plain.get_weights())
+    images = np.random.default_rng(0).normal(size=(2, 32, 64, 3)).astype("float32")
+    np.testing.assert_allclose(residual(images), plain(images), rtol=1e-4, atol=1e-5)
 
 
 def test_the_dtype_policy_of_the_process_is_left_alone():
