@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 
 from imgrec_cli import __version__
 from imgrec_cli.cli import bench, config, data, evaluate, info, output, predict, runs, train
-from imgrec_cli.errors import ImgrecError, InputError
+from imgrec_cli.errors import ImgrecError, InputError, Interrupted
 
 INTERRUPTED = 130
 
@@ -79,7 +79,7 @@ def main() -> None:
         if os.environ.get("IMGREC_DEBUG"):
             raise
         known = _as_known(error)
-        output.failure(known)
+        output.failure(known, "" if isinstance(known, Interrupted) else "error: ")
         sys.exit(known.exit_code)
 
 

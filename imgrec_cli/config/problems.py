@@ -45,9 +45,11 @@ def _locate(loc: tuple[str | int, ...]) -> tuple[KeyPath, type[Section] | None, 
     for part in loc:
         if isinstance(part, int):
             path = (*path, part)
+        elif part.startswith("<"):  # a branch that _word_or or its like has named
+            continue
         elif len(here) > 1:
             here = [member for member in here if tag_of(member) == part]
-        elif not part.startswith("<"):
+        else:
             path = (*path, part)
             owner = here[0] if here else None
             known = owner.model_fields.get(part) if owner else None

@@ -54,7 +54,7 @@ def convert(config: Config, classes: int, model: keras.Model, path: Path) -> Non
     with tempfile.TemporaryDirectory() as folder:
         asked, weights = Path(folder) / "config.yaml", Path(folder) / "weights.npz"
         asked.write_text(resolved_yaml(config, asked.parent), encoding="utf-8")
-        checkpoint.write(weights, model.weights, {})
+        checkpoint.write(weights, {"weights": model.weights}, {})
         words = [sys.executable, "-m", __name__, str(asked), str(classes), str(weights), str(path)]
         # without the GPU, whose memory the training process holds
         environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": "-1"}
@@ -147,8 +147,8 @@ def export(config: Config, dataset: Dataset, run: Run, trained: keras.Model, on_
 def _main(config_file: str, classes: str, weights: str, path: str) -> None:
     """What the process of its own does: the same model in TensorFlow, with the same weights, as LiteRT."""
     model = shipped_model(load_config(config_file), int(classes))
-    arrays, _ = checkpoint.read(Path(weights))
-    checkpoint.restore(model.weights, arrays, Path(weights))
+    groups, _ = checkpoint.read(Path(weights))
+    checkpoint.restore(model.weights, groups["weights"], Path(weights))
     _write_litert(model, Path(path))
 
 
