@@ -1,5 +1,5 @@
-"""The verbs: train: Config → Run, evaluate: Bundle × images → Evaluation, bench: Config → speeds. Each calls the parts
-in order."""
+"""The verbs: train: Config → Run, reproduce: Run → Run, evaluate: Bundle × images → Evaluation, bench: Config → speeds.
+Each calls the parts in order."""
 
 import shutil
 import time
@@ -23,7 +23,9 @@ from imgrec_cli.errors import (
 )
 from imgrec_cli.evaluation import Evaluation, LabelledImage, evaluate_files
 from imgrec_cli.origin import (
+    Reproduction,
     command,
+    compared,
     differences,
     git_record,
     machine_record,
@@ -57,30 +59,45 @@ def train(
     `train.epochs`. The first SIGINT or SIGTERM saves all state and raises Interrupted. Raises the kinds of
     imgrec_cli.errors; a run that began is then marked and kept.
     """
+    with _stoppable() as stop:
+        if resume is not None:
+            return _resumed(Run.open(Path(resume)), config, overrides, stop, on_event)
+        if config is None:
+            raise InputError("no config is given", "name a YAML file, or a run to go on with: --resume RUN")
+        given, path = _loaded(config, overrides)
+        return _begun(given, path, overrides, runs, path.stem if path else "config", stop, on_event)
+
+
+@contextmanager
+def _stoppable() -> "Iterator[Stop]":
+    """A block that trains: a signal ends it with Interrupted, a second SIGINT with KeyboardInterrupt."""
     from imgrec_cli.training.stop import stopping
 
     if find_spec("tensorflow") is None:  # whatever the backend: the export needs it
         raise MissingExtraError("training needs tensorflow, which is not installed", install_command("train"))
     with stopping() as stop:
         try:
-            if resume is not None:
-                return _resumed(Run.open(Path(resume)), config, overrides, stop, on_event)
-            if config is None:
-                raise InputError("no config is given", "name a YAML file, or a run to go on with: --resume RUN")
-            return _begun(config, overrides, runs, stop, on_event)
+            yield stop
         except KeyboardInterrupt:
             if stop.at_once or not stop.is_asked:
                 raise
             raise stop.error() from None
 
 
-def _begun(given: "Config | Path | str", overrides: Sequence[str], runs: Path, stop: "Stop", on_event: Listener) -> Run:
+def _begun(
+    config: "Config",
+    path: Path | None,
+    overrides: Sequence[str],
+    runs: Path,
+    name: str,
+    stop: "Stop",
+    on_event: Listener,
+) -> Run:
     from imgrec_cli.config import resolved_yaml
 
     started = time.time()
-    config, path = _loaded(given, overrides)
     listing, machine, config = _started(config, on_event)
-    run = Run.create(runs, path.stem if path else "config")
+    run = Run.create(runs, name)
     with run.held():
         try:
             if path:
@@ -182,6 +199,28 @@ def _outcome_recorded(run: Run, started: float, seconds_before: float = 0.0) -> 
         raise
     run.update_record(status="finished", error=None, resumable=False, seconds=seconds())
     run.drop_checkpoints()
+
+
+def reproduce(run: Path | str, *, runs: Path = Path(RUNS_FOLDER), on_event: Listener = ignore) -> Reproduction:
+    """Train a finished run again, from its stored config, and compare images, metrics and weights to the bit.
+
+    The second run is a new folder below `runs`. Raises InputError where the first did not finish.
+    """
+    from imgrec_cli.config import load_config
+
+    first = Run.open(Path(run))
+    record = first.record
+    if record["status"] != "finished":
+        raise InputError(
+            f"{first.folder}: did not finish, its status is {record['status']}", "imgrec train --resume goes on with it"
+        )
+    config = load_config(first.resolved_config_file)
+    for extended in record.get("extended", ()):
+        on_event(Warn(f"the run was given {extended['to_epochs']} epochs after {extended['from_epochs']}"))
+    on_event(Note(f"training {first.folder} again"))
+    with _stoppable() as stop:
+        second = _begun(config, None, (), runs, f"again-{first.name}", stop, on_event)
+    return compared(first, second)
 
 
 def bench(config: Path | str, overrides: Sequence[str] = (), *, on_event: Listener = ignore) -> "tuple[Speeds, int]":

@@ -1,9 +1,11 @@
 """Where a run comes from and what has changed since: versions, machine, command, git state, config, images."""
 
+import math
 import os
 import platform
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +18,9 @@ from imgrec_cli.rundir import RecordedExample, Run
 if TYPE_CHECKING:
     from imgrec_cli.config import Config
 
+TOLERANCE = 0.05  # of a metric, on another machine: rounding differs there, and training amplifies it
 _NAMED = 5  # changed images in a message
+_MACHINE = ("device", "backend", "threads", "cpu", "onednn", "deterministic", "versions")
 
 
 def machine_record(backend: str, device: str, threads: int, deterministic: bool) -> dict[str, object]:
@@ -37,6 +41,11 @@ def machine_record(backend: str, device: str, threads: int, deterministic: bool)
         "deterministic": deterministic,
         "versions": versions,
     }
+
+
+def machine_part(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What `machine_record` wrote into the record of a run."""
+    return {key: record[key] for key in _MACHINE if key in record}
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -120,3 +129,50 @@ def refuse_other_images(run: Run, now: Sequence[RecordedExample]) -> None:
             "\n".join([f"{run.folder}: its images are not those it began with", *(f"  {line}" for line in lines)]),
             "put them back as they were, then resume; or train on the images as they are now without --resume",
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Reproduction:
+    """How a second training of a run compares with the first; `second` is its folder.
+
+    `images`: what changed of them, a line each. `metrics`: largest difference of any metric of any epoch, 0 for equal
+    ones. `weights`, `state`: whether the best weights and all state at the end are equal to the bit. `machine`: what
+    differs between the machines, where the bits may differ for that.
+    """
+
+    first: Path
+    second: Path
+    images: list[str]
+    metrics: float
+    weights: bool
+    state: bool
+    machine: list[str]
+
+    @property
+    def exact(self) -> bool:
+        return not self.images and self.metrics == 0 and self.weights and self.state
+
+    @property
+    def good(self) -> bool:
+        """Exact, or on another machine within the spread that rounding has there."""
+        return self.exact or (bool(self.machine) and not self.images and self.metrics < TOLERANCE)
+
+
+def compared(first: Run, second: Run) -> Reproduction:
+    """Compare two finished runs of one config."""
+    before, after = first.record, second.record
+    gaps = [0.0]
+    lines = [run.read_metrics() for run in (first, second)]
+    for one, other in zip(*lines, strict=False):
+        gaps += [abs(one[key] - other[key]) for key in one.keys() & other.keys() if key.startswith(("train/", "val/"))]
+    if len(lines[0]) != len(lines[1]):
+        gaps.append(math.inf)
+    return Reproduction(
+        first.folder,
+        second.folder,
+        changed_images(first, second.read_all_examples()),
+        max(gaps),
+        before["sha256"]["best"] == after["sha256"]["best"],
+        before["sha256"]["last_state"] == after["sha256"]["last_state"],
+        differences(before, machine_part(after)),
+    )
