@@ -116,7 +116,7 @@ def _begun(
             )
             stop.run = run.folder
             on_event(Note(f"run {run.folder}"))
-            with _outcome_recorded(run, started):
+            with _outcome_recorded(run, config, started):
                 dataset, config = _loaded_images(config, listing, machine, run, on_event)
                 _fit_export_judge(config, dataset, run, stop, on_event)
         except InputError:
@@ -161,7 +161,7 @@ def _resumed(
             extended = {"from_epochs": stored.train.epochs, "to_epochs": epochs}
             changes["extended"] = [*record.get("extended", ()), extended]
         run.update_record(**changes)
-        with _outcome_recorded(run, started, record.get("seconds", 0.0)):
+        with _outcome_recorded(run, config, started, record.get("seconds", 0.0)):
             dataset, config = _loaded_images(config, listing, machine, run, on_event)
             _fit_export_judge(config, dataset, run, stop, on_event)
     return run
@@ -178,9 +178,9 @@ def _loaded(given: "Config | Path | str", overrides: Sequence[str]) -> "tuple[Co
 
 
 @contextmanager
-def _outcome_recorded(run: Run, started: float, seconds_before: float = 0.0) -> Iterator[None]:
+def _outcome_recorded(run: Run, config: "Config", started: float, seconds_before: float = 0.0) -> Iterator[None]:
     """Write into `run.json` how the block ended and how long it took; a finished run then drops what only training
-    needs."""
+    needs, unless the config keeps it."""
 
     def seconds() -> float:
         return round(seconds_before + time.time() - started, 1)
@@ -198,7 +198,8 @@ def _outcome_recorded(run: Run, started: float, seconds_before: float = 0.0) -> 
             )
         raise
     run.update_record(status="finished", error=None, resumable=False, seconds=seconds())
-    run.drop_checkpoints()
+    if not config.train.keep_optimizer:
+        run.drop_checkpoints()
 
 
 def reproduce(run: Path | str, *, runs: Path = Path(RUNS_FOLDER), on_event: Listener = ignore) -> Reproduction:
@@ -303,8 +304,18 @@ def _fit_export_judge(config: "Config", dataset: "Dataset", run: Run, stop: "Sto
 
     from imgrec_cli.training.export import export
     from imgrec_cli.training.fit import fit
+    from imgrec_cli.training.runtime import out_of_memory_errors
+    from imgrec_cli.training.speed import fitting_batch_size
 
-    trained = fit(config, dataset, run, stop, on_event)
+    try:
+        trained = fit(config, dataset, run, stop, on_event)
+    except out_of_memory_errors() as error:
+        size = config.train.images_per_step
+        fitting = fitting_batch_size(config, len(dataset.class_names))
+        raise TrainingError(
+            f"a batch of {size} images does not fit into the memory of this device",
+            f"train.batch_size={fitting} fits" if fitting else "use a smaller image.size or a smaller model",
+        ) from error
     digests = {"best": trained.best_weights_sha256, "last_state": trained.last_state_sha256}
     run.update_record(best_epoch=trained.best_epoch, sha256=digests)
     manifest = export(config, dataset, run, trained.model, on_event)

@@ -64,6 +64,7 @@ def common(
 
 def main() -> None:
     """Run the command line; every error becomes a message and a stable exit code (docs/exit-codes.md)."""
+    _hide_native_messages()
     for stream in (sys.stdout, sys.stderr):
         # a terminal is written to in its own encoding, which may lack letters of a file's name; programs read UTF-8
         if isinstance(stream, io.TextIOWrapper):
@@ -82,6 +83,22 @@ def main() -> None:
         known = _as_known(error)
         output.failure(known, "" if isinstance(known, Interrupted) else "error: ")
         sys.exit(known.exit_code)
+
+
+def _hide_native_messages() -> None:
+    """Let standard error be Python's alone: libraries such as libtiff write lines there for every damaged file, which
+    is told by name anyway. IMGREC_DEBUG and --debug show them."""
+    wanted = os.environ.get("IMGREC_DEBUG") or "--debug" in sys.argv
+    try:
+        if wanted or sys.stderr.fileno() != 2:
+            return
+        ours = os.dup(2)
+    except (AttributeError, OSError, ValueError):  # no standard error, or not a file
+        return
+    sys.stderr = open(ours, "w", encoding=sys.stderr.encoding, errors="backslashreplace", buffering=1)  # noqa: SIM115, PTH123
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
 
 
 def _as_known(error: Exception) -> ImgrecError:

@@ -88,14 +88,14 @@ def check_memory(config: Config, classes: int, on_event: Listener) -> None:
     text = f"training needs about {readable_size(needed)} of memory, and {readable_size(available)} are available"
     if needed <= SAFE_SHARE * available:
         return
-    fitting = fitting_batch_size(config, classes, available)
+    fitting = estimated_batch_size(config, classes, available)
     hint = f"train.batch_size={fitting} would fit" if fitting else "use a smaller image.size or a smaller model"
     if needed > 1.5 * available:
         raise InputError(text, hint)
     on_event(Warn(f"{text}; {hint}"))
 
 
-def fitting_batch_size(config: Config, classes: int, available: float) -> int:
+def estimated_batch_size(config: Config, classes: int, available: float) -> int:
     """The largest power of two below the config's batch size that is estimated to fit into memory; 0 where none is."""
     size = 2 ** (config.train.images_per_step - 1).bit_length() // 2
     while size:

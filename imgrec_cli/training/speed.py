@@ -92,6 +92,19 @@ def choose_batch_size(config: Config, classes: int, images: int, on_event: Liste
     return with_batch_size(config, min(chosen, images))
 
 
+def fitting_batch_size(config: Config, classes: int) -> int:
+    """The largest half, quarter, … of the config's batch size with which a step fits into memory, by trying; 0 where
+    none does."""
+    size = config.train.images_per_step // 2
+    while size:
+        try:
+            step_seconds(with_batch_size(config, size), classes, 0.0)
+            return size
+        except out_of_memory_errors():
+            size //= 2
+    return 0
+
+
 def _fits(config: Config, classes: int) -> bool:
     available = available_memory_bytes()
     on_cpu = config.runtime.device == "cpu"
