@@ -140,10 +140,14 @@ def _resumed(
         refuse_another_config(run, stored, config, images)
         epochs = config.train.epochs
         config = stored.model_copy(update={"train": stored.train.model_copy(update={"epochs": epochs})})
-        if record["status"] == "finished" and not (epochs > stored.train.epochs and run.last_checkpoint.exists()):
+        if record["status"] == "finished" and epochs == stored.train.epochs:
+            on_event(Note(f"{run.folder} is finished: nothing is left to do"))
+            _drop_what_only_training_needs(run, config)
+            return run
+        if record["status"] == "finished" and not run.last_checkpoint.exists():
             raise InputError(
-                f"{run.folder}: finished already",
-                "train.keep_optimizer=true from the begin, and a larger train.epochs now, give a run more epochs",
+                f"{run.folder}: finished, and kept no state to go on from",
+                "a run that shall be given more epochs later needs train.keep_optimizer=true from the begin",
             )
         stop.run = run.folder
         listing, machine, config = _started(config, on_event)
@@ -198,6 +202,10 @@ def _outcome_recorded(run: Run, config: "Config", started: float, seconds_before
             )
         raise
     run.update_record(status="finished", error=None, resumable=False, seconds=seconds())
+    _drop_what_only_training_needs(run, config)
+
+
+def _drop_what_only_training_needs(run: Run, config: "Config") -> None:
     if not config.train.keep_optimizer:
         run.drop_checkpoints()
 

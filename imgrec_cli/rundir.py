@@ -207,7 +207,7 @@ class Run:
 
     def _remove_unfinished(self) -> None:
         """Remove what a killed process was writing."""
-        for path in (*self.folder.glob(".*.tmp"), *self.folder.glob("checkpoints/.*.tmp")):
+        for path in self.folder.rglob(".*.tmp"):
             with suppress(OSError):
                 path.unlink()
 

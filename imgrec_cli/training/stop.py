@@ -35,12 +35,14 @@ class Stop:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Let a signal wait for the next `check` instead of raising wherever the work stands."""
+        """Let a signal wait for the next `check`, or for the end of the block, instead of raising anywhere."""
         self._deferred = True
         try:
             yield
         finally:
             self._deferred = False
+        if self._asked:
+            raise KeyboardInterrupt
 
     def check(self, save: Callable[[], None], where: str = "") -> None:
         """Where a stop was asked for, call `save` and raise Interrupted, which says `where` training stood."""

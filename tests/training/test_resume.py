@@ -82,13 +82,12 @@ def in_epoch(epoch: int, step: int):
 @pytest.mark.parametrize(
     "when",
     [
-        in_epoch(1, 3),
         in_epoch(2, 6),
         in_epoch(2, 12),  # the last step: the stop comes before the validation
         lambda event: isinstance(event, EpochEnd) and event.epoch == 2,
         lambda event: isinstance(event, EpochEnd) and event.epoch == 3,  # before the export
     ],
-    ids=["first call", "mid-epoch", "before validation", "between epochs", "before the export"],
+    ids=["mid-epoch", "before validation", "between epochs", "before the export"],
 )
 def test_a_resumed_run_ends_with_the_same_bits(whole, tiny_config, tmp_path, when):
     run = stopped(tiny_config, EVERYTHING, tmp_path, when)
@@ -134,20 +133,36 @@ def test_a_stop_while_packing_leaves_a_run_to_go_on_with(whole, tiny_config, tmp
     assert what_was_learned(resumed(run)) == what_was_learned(whole)
 
 
-def test_a_plateau_schedule_and_the_features_of_a_frozen_backbone_go_on(tiny_config, tmp_path, backbone_weights):
+def test_a_plateau_schedule_goes_on(tiny_config, tmp_path):
     from imgrec_cli.api import train
 
-    settings = [
-        "image={size: [32, 32], color: rgb}",
-        f"model={{type: backbone, name: mobilenet_v2, weights: '{backbone_weights}', freeze: true, dropout: 0.2}}",
-        "optimizer={type: sgd, momentum: 0.9, learning_rate: {type: plateau, start: 0.1, patience: 1, min_delta: 0.5}}",
-        "train={batch_size: 2, epochs: 4, precision: float32}",
-    ]
+    rate = "{type: plateau, start: 0.1, patience: 1, min_delta: 9}"  # nothing improves by that much
+    settings = [f"optimizer={{type: sgd, momentum: 0.9, learning_rate: {rate}}}", "train={batch_size: 2, epochs: 4}"]
     first = train(tiny_config, settings, runs=tmp_path / "whole")
-    rates = [line["lr"] for line in first.read_metrics()]
-    assert rates == pytest.approx([0.1, 0.1, 0.01, 0.001])
+    assert [line["lr"] for line in first.read_metrics()] == pytest.approx([0.1, 0.1, 0.01, 0.001])
     run = stopped(tiny_config, settings, tmp_path / "stopped", in_epoch(3, 6))
     assert what_was_learned(resumed(run)) == what_was_learned(first)
+
+
+def test_the_last_layer_of_a_frozen_backbone_goes_on(tiny_config, tmp_path, backbone_weights):
+    from imgrec_cli.config import load_config
+    from imgrec_cli.dataset import load_dataset
+    from imgrec_cli.training.fit import fit
+    from imgrec_cli.training.stop import Stop
+
+    settings = [
+        "image={size: [32, 32], range: [0, 255]}",
+        f"model={{type: backbone, name: mobilenet_v2, weights: '{backbone_weights}', freeze: true, dropout: 0.2}}",
+        "train={batch_size: 2, epochs: 3, precision: float32, ema: 0.9}",
+    ]
+    config = load_config(tiny_config, settings)
+    dataset = load_dataset(config.data, config.image, config.seed)
+    whole = fit(config, dataset, Run.create(tmp_path, "whole"), Stop(), lambda event: None)
+    run, stop = Run.create(tmp_path, "stopped"), Stop()
+    with pytest.raises(Interrupted):
+        fit(config, dataset, run, stop, lambda event: stop.asked(signal.SIGTERM) if in_epoch(2, 6)(event) else None)
+    again = fit(config, dataset, run, Stop(), lambda event: None)
+    assert (again.last_state_sha256, again.best_weights_sha256) == (whole.last_state_sha256, whole.best_weights_sha256)
 
 
 @pytest.fixture(scope="session")
@@ -236,8 +251,13 @@ def test_a_run_can_be_given_more_epochs(tiny_config, tmp_path):
 
 
 def test_a_finished_run_is_left_alone(whole):
-    with pytest.raises(InputError, match="finished already"):
-        resumed(whole)
+    before = {path: path.read_bytes() for path in whole.folder.rglob("*") if path.is_file()}
+    events: list = []
+    assert resumed(whole, events=events) == whole
+    assert [event.text for event in events] == [f"{whole.folder} is finished: nothing is left to do"]
+    with pytest.raises(InputError, match="finished, and kept no state to go on from"):
+        resumed(whole, "train.epochs=9")
+    assert {path: path.read_bytes() for path in before} == before
 
 
 def test_images_that_changed_are_named_and_the_run_goes_on_once_they_are_back(whole, tiny_config, tmp_path):
