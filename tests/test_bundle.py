@@ -36,14 +36,14 @@ def test_a_manifest_comes_back_as_it_was(tmp_path):
         (lambda values: [values], "damaged: TypeError"),
         (lambda values: {**values, "class_names": []}, "class_names is not a list of names"),
         (lambda values: {**values, "class_names": ["a", "a"]}, "class_names holds a name twice"),
-        (lambda values: {**values, "class_names": [1]}, "class_names is not a list of names"),
+        (lambda values: {**values, "class_names": [1]}, "ValueError.*class_names is not a list of names"),
         (lambda values: {**values, "pixels": {**values["pixels"], "size": [10**9, 10**9]}}, "not within 1 to 4096"),
         (lambda values: {**values, "files": {}}, "files lacks model.tflite or selftest.npz"),
         (
             lambda values: {**values, "files": {"model.tflite": {"bytes": "3", "sha256": 1}}},
             "sizes or hashes that are none",
         ),
-        (lambda values: {**values, "surprise": 1}, "damaged: TypeError"),
+        (lambda values: {**values, "surprise": 1}, "unexpected keyword argument 'surprise'"),
     ],
 )
 def test_manifests_that_cannot_be_used_are_named(tmp_path, change, message):

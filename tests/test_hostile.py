@@ -17,6 +17,9 @@ from imgrec_cli.imaging import PixelSpec, load_pixels, survey
 
 RGB = PixelSpec((8, 8), "rgb", "stretch")
 
+# Pillow warns above half of its own limit
+pytestmark = pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+
 
 @pytest.fixture(scope="module")
 def fuzz(root):
