@@ -328,11 +328,7 @@ def _fit_export_judge(config: "Config", dataset: "Dataset", run: Run, stop: "Sto
     run.update_record(best_epoch=trained.best_epoch, sha256=digests)
     manifest = export(config, dataset, run, trained.model, on_event)
     split = "test" if len(dataset.rows("test")) else "validation"
-    images = [
-        LabelledImage(example.path, Path(example.file), example.label)
-        for example in dataset.examples
-        if example.split == split
-    ]
+    images = _images_of_run(run, split, manifest, on_event)  # from their files, as a user's photos will come
     evaluation = evaluate_files(Classifier.load(run.folder), images, split, on_event)
     evaluation.save(run.evaluation_folder(split))
     scores = {
