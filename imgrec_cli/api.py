@@ -31,6 +31,7 @@ from imgrec_cli.origin import (
     machine_record,
     refuse_another_config,
     refuse_other_images,
+    without_home,
 )
 from imgrec_cli.progress import Listener, Note, Warn, ignore
 from imgrec_cli.rundir import RUNS_FOLDER, RecordedExample, Run, newest_finished_run, write_text
@@ -109,7 +110,7 @@ def _begun(
                 started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
                 command=command(path, overrides) if path else None,
                 git=git_record(path),
-                overrides=list(overrides),
+                overrides=[without_home(setting) for setting in overrides],
                 seed=config.seed,
                 precision=config.train.precision,
                 **_machine_record(machine),
@@ -192,7 +193,7 @@ def _outcome_recorded(run: Run, config: "Config", started: float, seconds_before
     try:
         yield
     except BaseException as error:
-        reason = error.message if isinstance(error, ImgrecError) else type(error).__name__
+        reason = without_home(error.message) if isinstance(error, ImgrecError) else type(error).__name__
         stopped = isinstance(error, KeyboardInterrupt | Interrupted)
         # what failed by itself would fail again, to the bit
         resumable = not isinstance(error, TrainingError | ParityError)

@@ -64,8 +64,13 @@ def command(config: Path | None, overrides: Sequence[str], resume: Path | None =
     """What was typed, or would have been, with the home folder as `~`."""
     words = ["imgrec", "train", *([str(config)] if config else []), *(["--resume", str(resume)] if resume else [])]
     words += [part for setting in overrides for part in ("--set", setting)]
+    return without_home(shlex.join(words))
+
+
+def without_home(text: str) -> str:
+    """A text with the home folder as `~`: its path holds a user's name."""
     home = os.path.expanduser("~")  # noqa: PTH111 - a text is searched, not a path
-    return " ".join(shlex.quote(word.replace(home, "~") if len(home) > 1 else word) for word in words)
+    return text.replace(home, "~") if len(home) > 1 else text
 
 
 def git_record(config: Path | None) -> dict[str, object] | None:
