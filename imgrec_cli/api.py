@@ -34,7 +34,7 @@ from imgrec_cli.origin import (
     without_home,
 )
 from imgrec_cli.progress import Listener, Note, Warn, ignore
-from imgrec_cli.rundir import RUNS_FOLDER, RecordedExample, Run, newest_finished_run, write_text
+from imgrec_cli.rundir import RUNS_FOLDER, RecordedExample, Run, full_disk_said, newest_finished_run, write_text
 
 if TYPE_CHECKING:
     from imgrec_cli.config import Config
@@ -191,7 +191,8 @@ def _outcome_recorded(run: Run, config: "Config", started: float, seconds_before
         return round(seconds_before + time.time() - started, 1)
 
     try:
-        yield
+        with full_disk_said(run.folder):
+            yield
     except BaseException as error:
         reason = without_home(error.message) if isinstance(error, ImgrecError) else type(error).__name__
         stopped = isinstance(error, KeyboardInterrupt | Interrupted)

@@ -1,6 +1,6 @@
 """Fill the disk at every place where a training writes, and see that the run says so and goes on once there is room.
 
-python tests/campaigns/full_disk.py [--per-site 2]        as root, on Linux: it mounts a small tmpfs
+python tests/campaigns/full_disk.py [--per-site 1]        as root, on Linux: it mounts a small tmpfs
 
 Runs, cache and temporary files lie on a tmpfs of 24 MB. A first run counts every file that is opened for writing and
 every folder that is made there. Then, for each such place, a run whose disk is filled up to the last byte just before:
@@ -99,7 +99,7 @@ def cleared(disk: Path) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--per-site", type=int, default=2, help="runs per place, spread over the times it is written")
+    parser.add_argument("--per-site", type=int, default=1, help="runs per place, spread over the times it is written")
     options = parser.parse_args()
     base = Path(tempfile.mkdtemp(prefix="imgrec-disk-"))
     disk = base / "disk"
@@ -107,7 +107,7 @@ def main() -> int:
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(disk)], check=True)
     failures, rows = 0, []
     try:
-        config = kill.CONFIG.replace("FOLDER", str(ROOT / "data" / "fashion-mini")).replace("epochs: 5", "epochs: 3")
+        config = kill.CONFIG.replace("FOLDER", str(ROOT / "data" / "fashion-mini")).replace("epochs: 5", "epochs: 2")
         (disk / "campaign.yaml").write_text(config)
         code, out, writes = imgrec(disk, "train", "campaign.yaml")
         assert code == 0, out

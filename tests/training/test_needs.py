@@ -53,7 +53,7 @@ def test_too_little_memory_is_an_error_or_a_warning(config, monkeypatch):
     needs.check_memory(large, 10, told.append)
     assert isinstance(told[0], Warn)
     monkeypatch.setattr(needs, "available_memory_bytes", lambda: needed // 2)
-    with pytest.raises(InputError, match="training needs about .* of memory, and .* are available") as caught:
+    with pytest.raises(InputError, match=r"training needs about .* of memory, and .* are available") as caught:
         needs.check_memory(large, 10, told.append)
     assert caught.value.hint == "train.batch_size=256 would fit"
     monkeypatch.setattr(needs, "available_memory_bytes", lambda: None)
