@@ -66,11 +66,12 @@ class Classifier:
                 f"{folder / MODEL}: not a LiteRT model: {error}", "copy the bundle again, or train again"
             ) from error
         takes, gives = self._interpreter.get_input_details()[0], self._interpreter.get_output_details()[0]
-        size, classes = (*manifest.pixels.size, manifest.pixels.channels), len(manifest.class_names)
-        if tuple(takes["shape"][1:]) != size or takes["dtype"] != np.uint8 or tuple(gives["shape"][1:]) != (classes,):
+        found = f"{takes['dtype'].__name__} {takes['shape'][1:].tolist()} and gives {gives['shape'][1:].tolist()}"
+        size, classes = [*manifest.pixels.size, manifest.pixels.channels], len(manifest.class_names)
+        if found != f"uint8 {size} and gives {[classes]}":
             raise InputError(
-                f"{folder / MODEL}: takes {takes['dtype'].__name__} {list(takes['shape'][1:])} and gives "
-                f"{list(gives['shape'][1:])}; the manifest says uint8 {list(size)} and {classes} classes"
+                f"{folder / MODEL}: takes {found}; the manifest says uint8 {size} and {classes} classes",
+                "copy the bundle again, or train again",
             )
         self._input, self._output = takes["index"], gives["index"]
         self._batch = 0

@@ -128,7 +128,8 @@ def test_a_model_that_is_not_litert_is_said(tiny_run, tmp_path):
     shutil.copytree(tiny_run / "bundle", tmp_path / "b")
     (tmp_path / "b" / "model.tflite").write_bytes(b"not a model at all")
     manifest = Manifest.read(tmp_path / "b")
-    replace(manifest, files={"model.tflite": FileRecord.of(tmp_path / "b" / "model.tflite")}).write(tmp_path / "b")
+    files = {**manifest.files, "model.tflite": FileRecord.of(tmp_path / "b" / "model.tflite")}
+    replace(manifest, files=files).write(tmp_path / "b")
     with pytest.raises(InputError, match="not a LiteRT model"):
         Classifier.load(tmp_path / "b")
 

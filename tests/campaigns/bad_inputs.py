@@ -29,7 +29,7 @@ train: {batch_size: 8, epochs: 1}
 
 
 def imgrec(folder: Path, *words: str) -> tuple[int, str, str, float, float]:
-    """Exit code, output, errors, seconds of CPU time and megabytes of one imgrec process, which is ended after minutes."""
+    """Exit code, output, errors, CPU seconds and megabytes of one imgrec process, which is ended after two minutes."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "IMGREC_CACHE": str(folder / "cache")}
     process = subprocess.Popen(
         [sys.executable, "-m", "imgrec_cli", *words],

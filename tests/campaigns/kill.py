@@ -3,7 +3,7 @@
 python tests/campaigns/kill.py --runs 50 --seed 0 [--folder DIR] [--lanes 2]
 
 Per precision, float32 and bfloat16: one run without a stop, then `--runs` runs that are killed. Every other run is
-killed at a random time between its start and its end, the rest at a random file operation (a file opened for writing,
+killed at a random CPU time between its start and its end, the rest at a random file operation (a file opened for writing,
 renamed or removed below the run or the cache) or up to 20 ms after it, so that packing, half-written checkpoints, the
 time between two renamings, export and evaluation are met as often as they write. A third of the runs is killed once
 more while it resumes. Every run starts with an empty cache, so that it packs. Prints a line per run and the table of
@@ -85,7 +85,7 @@ finally:
 
 @dataclass(frozen=True)
 class Ended:
-    """How one process ended, and how long it took."""
+    """How one process ended, the CPU time that it took, and what it said."""
 
     code: int
     seconds: float
@@ -94,7 +94,8 @@ class Ended:
 
 @dataclass(frozen=True)
 class Moment:
-    """When a process is killed: after some seconds, or `delay` seconds after its n-th file operation."""
+    """When a process is killed: after some seconds of CPU time, which a busy machine does not stretch, or `delay`
+    seconds after its n-th file operation."""
 
     seconds: float | None = None
     operation: int = 0
@@ -102,11 +103,11 @@ class Moment:
 
     def __str__(self) -> str:
         if self.seconds is not None:
-            return f"at {self.seconds:.2f} s"
+            return f"after {self.seconds:.2f} CPU s"
         return f"at file operation {self.operation} + {1000 * self.delay:.0f} ms"
 
 
-def imgrec(folder: Path, *words: str, moment: Moment | None = None) -> Ended:
+def imgrec(folder: Path, *arguments: str, moment: Moment | None = None) -> Ended:
     """Run imgrec in a folder of its own, with its own cache, and kill it at a moment."""
     environment = {
         **os.environ,
@@ -117,21 +118,27 @@ def imgrec(folder: Path, *words: str, moment: Moment | None = None) -> Ended:
         "CAMPAIGN_DELAY": str(moment.delay if moment else 0),
         "CAMPAIGN_COUNT": str(folder / "operations.txt"),
     }
-    started = time.monotonic()
-    process = subprocess.Popen(
-        [sys.executable, "-c", CHILD, *words],
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    try:
-        out, _ = process.communicate(timeout=moment.seconds if moment else None)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        out, _ = process.communicate()
-    return Ended(process.returncode, time.monotonic() - started, out)
+    with (folder / "out.txt").open("w+") as said:
+        words = [sys.executable, "-c", CHILD, *arguments]
+        process = subprocess.Popen(words, cwd=folder, env=environment, stdout=said, stderr=subprocess.STDOUT)
+        while moment is not None and moment.seconds is not None and os.waitid(os.P_PID, process.pid, LOOK) is None:
+            if cpu_seconds(process.pid) >= moment.seconds:
+                process.kill()
+                break
+            time.sleep(0.005)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        said.seek(0)
+        return Ended(process.returncode, usage.ru_utime + usage.ru_stime, said.read())
+
+
+LOOK = os.WEXITED | os.WNOHANG | os.WNOWAIT
+
+
+def cpu_seconds(process: int) -> float:
+    """CPU time that a running process has taken, from Linux's /proc."""
+    values = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(values[11]) + int(values[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def fingerprint(run: Path) -> dict[str, str]:
@@ -229,7 +236,7 @@ def main() -> int:
         (run,) = (folder / "runs").iterdir()
         expected = fingerprint(run)
         print(
-            f"{precision}: {end.seconds:.1f} s, {operations} file operations, state {expected['state'][:16]}",
+            f"{precision}: {end.seconds:.1f} CPU s, {operations} file operations, state {expected['state'][:16]}",
             flush=True,
         )
 
