@@ -11,11 +11,11 @@ from imgrec_cli.progress import Listener, Note, Warn, readable_size
 from imgrec_cli.training.features import head_is_enough
 
 _FLOAT = 4  # bytes of a weight, in every precision
-# Every value of a layer's output is held for the way back, beside its gradient and the buffers of the kernels: peaks of
-# the shipped configs' networks lie at 2 to 3.5 times the outputs (docs/resuming.md).
-_COPIES_OF_OUTPUTS = 3
-# Values of all layers' outputs per pixel of the image, with normalisations and activations: counted there
-_BACKBONE_OUTPUTS = {"mobilenet_v2": 362, "resnet50": 601}
+# Every value of a layer's output is held for the way back, beside gradients and the buffers of the kernels. Measured
+# peaks of the documents' stacks lie at 1.9 to 2.3 times the outputs; backbones hold fewer of them, 1.0 to 1.1 times.
+_COPIES_OF_OUTPUTS, _COPIES_IN_BACKBONES = 2.5, 1.3
+# Values of all layers' outputs per pixel of the image: counted in keras.applications at 160×160
+_BACKBONE_OUTPUTS = {"mobilenet_v2": 435, "resnet50": 740}
 SAFE_SHARE = 0.8  # of the memory available: others take some meanwhile
 _PROCESS_BYTES = 700e6  # Python with TensorFlow
 
@@ -65,13 +65,13 @@ def memory_bytes(config: Config, classes: int) -> int:
     weights = sum(row.parameters for row in rows)
     if head_is_enough(config):
         return round(_PROCESS_BYTES + _FLOAT * weights)
-    outputs = sum(math.prod(row.output_shape) for row in rows)
+    held = _COPIES_OF_OUTPUTS * sum(math.prod(row.output_shape) for row in rows)
     if isinstance(config.model, BackboneModel):
-        outputs += _BACKBONE_OUTPUTS[config.model.name] * math.prod(config.image.size)
+        held += _COPIES_IN_BACKBONES * _BACKBONE_OUTPUTS[config.model.name] * math.prod(config.image.size)
     size = 2 if config.train.precision == "bfloat16" else 4
     # float32 pixels before and after augmentation
     pixels = 2 * _FLOAT * math.prod(config.image.size) * config.image.channels
-    step = config.train.images_per_step * (_COPIES_OF_OUTPUTS * size * outputs + pixels)
+    step = config.train.images_per_step * (size * held + pixels)
     # weight, gradient, best weights so far, a copy while a checkpoint is written
     return round(_PROCESS_BYTES + _FLOAT * weights * (4 + slots(config)) + step)
 

@@ -3,11 +3,11 @@
 python tests/campaigns/kill.py --runs 50 --seed 0 [--folder DIR] [--lanes 2]
 
 Per precision, float32 and bfloat16: one run without a stop, then `--runs` runs that are killed. Every other run is
-killed at a random CPU time between its start and its end, the rest at a random file operation (a file opened for writing,
-renamed or removed below the run or the cache) or up to 20 ms after it, so that packing, half-written checkpoints, the
-time between two renamings, export and evaluation are met as often as they write. A third of the runs is killed once
-more while it resumes. Every run starts with an empty cache, so that it packs. Prints a line per run and the table of
-docs/robustness.md.
+killed at a random CPU time between its start and its end, the rest at a random file operation (a file opened for
+writing, renamed or removed below the run or the cache) or up to 20 ms after it, so that packing, half-written
+checkpoints, the time between two renamings, export and evaluation are met as often as they write. A third of the runs
+is killed once more while it resumes. Every run starts with an empty cache, so that it packs. Prints a line per run and
+the table of docs/robustness.md.
 """
 
 import argparse
