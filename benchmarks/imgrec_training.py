@@ -41,10 +41,10 @@ def main() -> None:
     from imgrec_cli.training.model import training_model
     from imgrec_cli.training.speed import repeated
 
-    classes, batch_size = len(dataset.class_names), config.train.batch_size
+    classes, batch_size = len(dataset.class_names), config.train.images_per_step
     rows, labels = dataset.rows("train"), dataset.labels("train")
     block = steps_per_execution(config, classes)
-    model = compiled(training_model(config, classes), config, block)
+    model = compiled(training_model(config, classes), config, block, block)
 
     def batches(steps: int, epoch: int) -> Any:
         if arguments.input == "memory":

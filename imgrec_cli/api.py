@@ -1,90 +1,237 @@
-"""The verbs: train: Config → Run, evaluate: Bundle × images → Evaluation, bench: Config → speeds. Each calls the parts
-in order."""
+"""The verbs: train: Config → Run, reproduce: Run → Run, evaluate: Bundle × images → Evaluation, bench: Config → speeds.
+Each calls the parts in order."""
 
-import platform
+import shutil
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imgrec_cli import __version__
 from imgrec_cli.bundle import Manifest
 from imgrec_cli.classifier import Classifier
-from imgrec_cli.errors import DataError, ImgrecError, InputError, MissingExtraError, install_command
+from imgrec_cli.errors import (
+    DataError,
+    ImgrecError,
+    InputError,
+    Interrupted,
+    MissingExtraError,
+    ParityError,
+    TrainingError,
+    install_command,
+)
 from imgrec_cli.evaluation import Evaluation, LabelledImage, evaluate_files
+from imgrec_cli.origin import (
+    Reproduction,
+    command,
+    compared,
+    differences,
+    git_record,
+    machine_record,
+    refuse_another_config,
+    refuse_other_images,
+    without_home,
+)
 from imgrec_cli.progress import Listener, Note, Warn, ignore
-from imgrec_cli.rundir import RUNS_FOLDER, RecordedExample, Run, newest_finished_run, write_text
+from imgrec_cli.rundir import RUNS_FOLDER, RecordedExample, Run, full_disk_said, newest_finished_run, write_text
 
 if TYPE_CHECKING:
     from imgrec_cli.config import Config
-    from imgrec_cli.dataset import Dataset
+    from imgrec_cli.dataset import Dataset, Listing
     from imgrec_cli.training.runtime import Machine
     from imgrec_cli.training.speed import Speeds
+    from imgrec_cli.training.stop import Stop
 
 
 def train(
-    config: "Config | Path | str",
+    config: "Config | Path | str | None" = None,
     overrides: Sequence[str] = (),
     *,
+    resume: Path | str | None = None,
     runs: Path = Path(RUNS_FOLDER),
     on_event: Listener = ignore,
 ) -> Run:
     """Train a classifier, ship it, judge it, and return the finished run, a new folder below `runs`.
 
-    `config` is a configuration or the path of its YAML file, `overrides` are `key=value` texts for a file. Raises the
-    kinds of imgrec_cli.errors; a run that began is then marked failed and kept.
+    `config` is a configuration or the path of its YAML file, `overrides` are `key=value` texts for a file. With
+    `resume` the unfinished run in that folder goes on from its last checkpoint instead, to the same bits as if it had
+    never stopped; a config is then needed for nothing, and refused where it differs in more than a larger
+    `train.epochs`. The first SIGINT or SIGTERM saves all state and raises Interrupted. Raises the kinds of
+    imgrec_cli.errors; a run that began is then marked and kept.
     """
-    from imgrec_cli.config import Config, load_config, resolved_yaml
+    with _stoppable() as stop:
+        if resume is not None:
+            return _resumed(Run.open(Path(resume)), config, overrides, stop, on_event)
+        if config is None:
+            raise InputError("no config is given", "name a YAML file, or a run to go on with: --resume RUN")
+        given, path = _loaded(config, overrides)
+        return _begun(given, path, overrides, runs, path.stem if path else "config", stop, on_event)
 
-    if isinstance(config, Config):
-        if overrides:
-            raise InputError("overrides belong to a config file", "give them to load_config, or give the file's path")
-        name, written = "config", ""
-    else:
-        path = Path(config)
-        config = load_config(path, overrides)
-        name, written = path.stem, path.read_text(encoding="utf-8-sig")
+
+@contextmanager
+def _stoppable() -> "Iterator[Stop]":
+    """A block that trains: a signal ends it with Interrupted, a second SIGINT with KeyboardInterrupt."""
+    from imgrec_cli.training.stop import stopping
+
     if find_spec("tensorflow") is None:  # whatever the backend: the export needs it
         raise MissingExtraError("training needs tensorflow, which is not installed", install_command("train"))
+    with stopping() as stop:
+        try:
+            yield stop
+        except KeyboardInterrupt:
+            if stop.at_once or not stop.is_asked:
+                raise
+            raise stop.error() from None
+
+
+def _begun(
+    config: "Config",
+    path: Path | None,
+    overrides: Sequence[str],
+    runs: Path,
+    name: str,
+    stop: "Stop",
+    on_event: Listener,
+) -> Run:
+    from imgrec_cli.config import resolved_yaml
+
     started = time.time()
-    machine, dataset, resolved = _prepare(config, on_event)
+    listing, machine, config = _started(config, on_event)
     run = Run.create(runs, name)
     with run.held():
-        run.update_record(
-            name=run.name,
-            status="running",
-            started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
-            overrides=list(overrides),
-            seed=config.seed,
-            device=machine.name,
-            backend=machine.backend,
-            precision=resolved.train.precision,
-            threads=machine.threads,
-            versions=_versions(machine.backend),
-            data={
-                "fingerprint": dataset.fingerprint,
-                "class_names": list(dataset.class_names),
-                "images": {split: len(dataset.rows(split)) for split in ("train", "validation", "test")},
-                "skipped": len(dataset.skipped),
-            },
-        )
-        on_event(Note(f"run {run.folder}"))
         try:
-            if written:
-                write_text(run.config_file, written)
-            write_text(run.resolved_config_file, resolved_yaml(resolved, run.folder))
-            _record_examples(run, dataset)
-            _fit_export_judge(resolved, dataset, run, on_event)
-        except BaseException as error:
-            reason = error.message if isinstance(error, ImgrecError) else type(error).__name__
-            status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-            with suppress(ImgrecError, OSError):  # such as on a full disk: the first error is the one to tell
-                run.update_record(status=status, error=reason, seconds=round(time.time() - started, 1))
+            if path:
+                write_text(run.config_file, path.read_text(encoding="utf-8-sig"))
+            write_text(run.resolved_config_file, resolved_yaml(config, run.folder))
+            run.update_record(
+                name=run.name,
+                status="running",
+                started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+                command=command(path, overrides) if path else None,
+                git=git_record(path),
+                overrides=[without_home(setting) for setting in overrides],
+                seed=config.seed,
+                precision=config.train.precision,
+                **_machine_record(machine),
+            )
+            stop.run = run.folder
+            on_event(Note(f"run {run.folder}"))
+            with _outcome_recorded(run, config, started):
+                dataset, config = _loaded_images(config, listing, machine, run, on_event)
+                _fit_export_judge(config, dataset, run, stop, on_event)
+        except InputError:
+            if not run.examples_file.exists():  # such as images that cannot be trained on: nothing has begun
+                shutil.rmtree(run.folder, ignore_errors=True)
             raise
-        run.update_record(status="finished", seconds=round(time.time() - started, 1))
     return run
+
+
+def _resumed(
+    run: Run, given: "Config | Path | str | None", overrides: Sequence[str], stop: "Stop", on_event: Listener
+) -> Run:
+    from imgrec_cli.config import load_config, resolved_yaml
+
+    started = time.time()
+    with run.held():
+        record = run.record
+        stored = load_config(run.resolved_config_file)
+        config, _ = _loaded(run.resolved_config_file if given is None else given, overrides)
+        images = record["data"]["images"]["train"] if "data" in record else None
+        refuse_another_config(run, stored, config, images)
+        epochs = config.train.epochs
+        config = stored.model_copy(update={"train": stored.train.model_copy(update={"epochs": epochs})})
+        if record["status"] == "finished" and epochs == stored.train.epochs:
+            on_event(Note(f"{run.folder} is finished: nothing is left to do"))
+            _drop_what_only_training_needs(run, config)
+            return run
+        if record["status"] == "finished" and not run.last_checkpoint.exists():
+            raise InputError(
+                f"{run.folder}: finished, and kept no state to go on from",
+                "a run that shall be given more epochs later needs train.keep_optimizer=true from the begin",
+            )
+        stop.run = run.folder
+        listing, machine, config = _started(config, on_event)
+        here = _machine_record(machine)
+        differing = differences(record, here)
+        if differing:
+            on_event(Warn(f"the run continues, not bit-exact: {'; '.join(differing)}"))
+        write_text(run.resolved_config_file, resolved_yaml(config, run.folder))
+        history = [
+            *record.get("resumed", ()),
+            {"command": command(None, overrides, run.folder), "differing": differing},
+        ]
+        changes = {"status": "running", "resumed": history, "error": None, **here}
+        if epochs > stored.train.epochs:
+            extended = {"from_epochs": stored.train.epochs, "to_epochs": epochs}
+            changes["extended"] = [*record.get("extended", ()), extended]
+        run.update_record(**changes)
+        with _outcome_recorded(run, config, started, record.get("seconds", 0.0)):
+            dataset, config = _loaded_images(config, listing, machine, run, on_event)
+            _fit_export_judge(config, dataset, run, stop, on_event)
+    return run
+
+
+def _loaded(given: "Config | Path | str", overrides: Sequence[str]) -> "tuple[Config, Path | None]":
+    from imgrec_cli.config import Config, load_config
+
+    if not isinstance(given, Config):
+        return load_config(Path(given), overrides), Path(given)
+    if overrides:
+        raise InputError("overrides belong to a config file", "give them to load_config, or give the file's path")
+    return given, None
+
+
+@contextmanager
+def _outcome_recorded(run: Run, config: "Config", started: float, seconds_before: float = 0.0) -> Iterator[None]:
+    """Write into `run.json` how the block ended and how long it took; a finished run then drops what only training
+    needs, unless the config keeps it."""
+
+    def seconds() -> float:
+        return round(seconds_before + time.time() - started, 1)
+
+    try:
+        with full_disk_said(run.folder):
+            yield
+    except BaseException as error:
+        reason = without_home(error.message) if isinstance(error, ImgrecError) else type(error).__name__
+        stopped = isinstance(error, KeyboardInterrupt | Interrupted)
+        # what failed by itself would fail again, to the bit
+        resumable = not isinstance(error, TrainingError | ParityError)
+        with suppress(ImgrecError, OSError):  # such as on a full disk: the first error is the one to tell
+            run.update_record(
+                status="interrupted" if stopped else "failed", error=reason, resumable=resumable, seconds=seconds()
+            )
+        raise
+    run.update_record(status="finished", error=None, resumable=False, seconds=seconds())
+    _drop_what_only_training_needs(run, config)
+
+
+def _drop_what_only_training_needs(run: Run, config: "Config") -> None:
+    if not config.train.keep_optimizer:
+        run.drop_checkpoints()
+
+
+def reproduce(run: Path | str, *, runs: Path = Path(RUNS_FOLDER), on_event: Listener = ignore) -> Reproduction:
+    """Train a finished run again, from its stored config, and compare images, metrics and weights to the bit.
+
+    The second run is a new folder below `runs`. Raises InputError where the first did not finish.
+    """
+    from imgrec_cli.config import load_config
+
+    first = Run.open(Path(run))
+    record = first.record
+    if record["status"] != "finished":
+        raise InputError(
+            f"{first.folder}: did not finish, its status is {record['status']}", "imgrec train --resume goes on with it"
+        )
+    config = load_config(first.resolved_config_file)
+    for extended in record.get("extended", ()):
+        on_event(Warn(f"the run was given {extended['to_epochs']} epochs after {extended['from_epochs']}"))
+    on_event(Note(f"training {first.folder} again"))
+    with _stoppable() as stop:
+        second = _begun(config, None, (), runs, f"again-{first.name}", stop, on_event)
+    return compared(first, second)
 
 
 def bench(config: Path | str, overrides: Sequence[str] = (), *, on_event: Listener = ignore) -> "tuple[Speeds, int]":
@@ -92,46 +239,98 @@ def bench(config: Path | str, overrides: Sequence[str] = (), *, on_event: Listen
     from imgrec_cli.config import load_config
     from imgrec_cli.machine import peak_memory_bytes
 
-    _, dataset, resolved = _prepare(load_config(Path(config), overrides), on_event)
+    listing, machine, resolved = _started(load_config(Path(config), overrides), on_event)
+    dataset, resolved = _loaded_images(resolved, listing, machine, None, on_event)
     from imgrec_cli.training.speed import measure
 
     return measure(resolved, dataset), peak_memory_bytes()
 
 
-def _prepare(config: "Config", on_event: Listener) -> "tuple[Machine, Dataset, Config]":
-    """Start the backend, read the images, and resolve every `auto`; the first thing said is device and precision."""
+def _started(config: "Config", on_event: Listener) -> "tuple[Listing, Machine, Config]":
+    """List the images, start the backend, and resolve every `auto` that the machine decides; the first thing said is
+    device and precision."""
     from imgrec_cli.config import check_weights
-    from imgrec_cli.dataset import load_dataset, scan
+    from imgrec_cli.dataset import scan
     from imgrec_cli.training import runtime
 
     listing = scan(config.data)
     check_weights(config)
     machine = runtime.start(config.runtime)
-    from imgrec_cli.training.speed import choose_precision
+    from imgrec_cli.training.speed import choose_batch_size, choose_precision
 
+    classes = len(listing.class_names)
     images = sum(example.split == "train" for example in listing.examples)
-    precision, reason = choose_precision(config, len(listing.class_names), images, machine)
+    precision, reason = choose_precision(config, classes, images, machine)
+    config = config.model_copy(
+        update={
+            "train": config.train.model_copy(update={"precision": precision}),
+            "runtime": config.runtime.model_copy(
+                update={
+                    "device": machine.device,
+                    "threads": machine.threads,
+                    "backend": machine.backend,
+                    "deterministic": machine.deterministic,
+                }
+            ),
+        }
+    )
     first_line = f"{machine.name}, {precision} ({reason}), Keras on {machine.backend}"
     on_event(Note("; ".join([first_line, *machine.warnings])))
+    return listing, machine, choose_batch_size(config, classes, images, on_event)
+
+
+def _loaded_images(
+    config: "Config", listing: "Listing", machine: "Machine", run: Run | None, on_event: Listener
+) -> "tuple[Dataset, Config]":
+    """Read the images, resolve what they decide, and record both in the run; a run that has them recorded is held to
+    them. Raises what says before the start that disk or memory will not do."""
+    from imgrec_cli.config import Standardize, resolved_yaml
+    from imgrec_cli.dataset import load_dataset
+
     dataset = load_dataset(config.data, config.image, config.seed, on_event, listing=listing)
-    return machine, dataset, _resolved(config, dataset, machine, precision)
+    image = config.image.model_copy(update={"range": dataset.spec.range})
+    if config.image.standardize == "auto":
+        mean, deviation = dataset.pixel_statistics()
+        image = image.model_copy(update={"standardize": Standardize(mean=mean, deviation=deviation)})
+    batch_size = min(config.train.images_per_step, len(dataset.rows("train")))
+    train = config.train.model_copy(update={"batch_size": batch_size})
+    config = config.model_copy(update={"image": image, "train": train})
+    if run is not None:
+        from imgrec_cli.training.needs import check_disk, check_memory
+
+        check_disk(config, len(dataset.class_names), run.folder, on_event)
+        if machine.device == "cpu":
+            check_memory(config, len(dataset.class_names), on_event)
+        if "data" in run.record:
+            refuse_other_images(run, _recorded(dataset))
+        else:
+            write_text(run.resolved_config_file, resolved_yaml(config, run.folder))
+            _record_images(run, dataset)
+    return dataset, config
 
 
-def _fit_export_judge(config: "Config", dataset: "Dataset", run: Run, on_event: Listener) -> None:
+def _fit_export_judge(config: "Config", dataset: "Dataset", run: Run, stop: "Stop", on_event: Listener) -> None:
     from dataclasses import replace
 
     from imgrec_cli.training.export import export
     from imgrec_cli.training.fit import fit
+    from imgrec_cli.training.runtime import out_of_memory_errors
+    from imgrec_cli.training.speed import fitting_batch_size
 
-    model, best_epoch = fit(config, dataset, run, on_event)
-    run.update_record(best_epoch=best_epoch)
-    manifest = export(config, dataset, run, model, on_event)
+    try:
+        trained = fit(config, dataset, run, stop, on_event)
+    except out_of_memory_errors() as error:
+        size = config.train.images_per_step
+        fitting = fitting_batch_size(config, len(dataset.class_names))
+        raise TrainingError(
+            f"a batch of {size} images does not fit into the memory of this device",
+            f"train.batch_size={fitting} fits" if fitting else "use a smaller image.size or a smaller model",
+        ) from error
+    digests = {"best": trained.best_weights_sha256, "last_state": trained.last_state_sha256}
+    run.update_record(best_epoch=trained.best_epoch, sha256=digests)
+    manifest = export(config, dataset, run, trained.model, on_event)
     split = "test" if len(dataset.rows("test")) else "validation"
-    images = [
-        LabelledImage(example.path, Path(example.file), example.label)
-        for example in dataset.examples
-        if example.split == split
-    ]
+    images = _images_of_run(run, split, manifest, on_event)  # from their files, as a user's photos will come
     evaluation = evaluate_files(Classifier.load(run.folder), images, split, on_event)
     evaluation.save(run.evaluation_folder(split))
     scores = {
@@ -145,48 +344,31 @@ def _fit_export_judge(config: "Config", dataset: "Dataset", run: Run, on_event: 
     run.update_record(scores=scores)
 
 
-def _resolved(config: "Config", dataset: "Dataset", machine: "Machine", precision: str) -> "Config":
-    """The config with every `auto` replaced by what was chosen."""
-    from imgrec_cli.config import Standardize
-
-    image = config.image.model_copy(update={"range": dataset.spec.range})
-    if config.image.standardize == "auto":
-        mean, deviation = dataset.pixel_statistics()
-        image = image.model_copy(update={"standardize": Standardize(mean=mean, deviation=deviation)})
-    batch_size = min(config.train.batch_size, len(dataset.rows("train")))
-    return config.model_copy(
-        update={
-            "image": image,
-            "train": config.train.model_copy(update={"batch_size": batch_size, "precision": precision}),
-            "runtime": config.runtime.model_copy(
-                update={"device": machine.device, "threads": machine.threads, "backend": machine.backend}
-            ),
-        }
-    )
+def _machine_record(machine: "Machine") -> dict[str, object]:
+    return machine_record(machine.backend, machine.name, machine.threads, machine.deterministic)
 
 
-def _versions(backend: str) -> dict[str, str]:
-    from importlib.metadata import version
-
-    packages = ("keras", "jax" if backend == "jax" else "tensorflow", "numpy", "pillow", "ai-edge-litert")
-    found = {"imgrec": __version__, "python": platform.python_version(), "system": platform.platform()}
-    for package in packages:
-        try:
-            found[package] = version(package)
-        except ImportError:  # TensorFlow for CPUs is a distribution of another name
-            found[package] = version(f"{package}-cpu")
-    return found
-
-
-def _record_examples(run: Run, dataset: "Dataset") -> None:
-    from imgrec_cli.rundir import write_csv
-
-    run.write_examples(
+def _recorded(dataset: "Dataset") -> list[RecordedExample]:
+    return [
         RecordedExample(e.split, dataset.class_names[e.label], e.path, e.file, dataset.digest(e))
         for e in dataset.examples
-    )
+    ]
+
+
+def _record_images(run: Run, dataset: "Dataset") -> None:
+    from imgrec_cli.rundir import write_csv
+
+    run.write_examples(_recorded(dataset))
     if dataset.skipped:
         write_csv(run.skipped_file, ("path", "reason"), ((s.path, s.reason) for s in dataset.skipped))
+    run.update_record(
+        data={
+            "fingerprint": dataset.fingerprint,
+            "class_names": list(dataset.class_names),
+            "images": {split: len(dataset.rows(split)) for split in ("train", "validation", "test")},
+            "skipped": len(dataset.skipped),
+        }
+    )
 
 
 def evaluate(

@@ -6,7 +6,7 @@ A bundle is a folder: `manifest.json`, the exported model, `selftest.npz`. It ho
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from imgrec_cli.errors import InputError
@@ -19,6 +19,8 @@ MODEL = "model.tflite"
 SELFTEST = "selftest.npz"
 # a probability may differ from the reference by less than this
 LARGEST_GAP = 1e-3
+MAX_MANIFEST_BYTES = 10_000_000  # 100,000 classes with long names fit
+MAX_SIDE = 4096  # of an image, as in the config
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,20 @@ class Manifest:
     scores: dict[str, Any] = field(default_factory=dict)
     format: int = FORMAT_VERSION
 
+    def _check_types(self) -> None:
+        """Raise ValueError where JSON of the right shape holds what a bundle cannot, such as endless sizes."""
+        names = self.class_names
+        if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+            raise ValueError("class_names is not a list of names")
+        if len(set(names)) != len(names):
+            raise ValueError("class_names holds a name twice")
+        if not all(1 <= side <= MAX_SIDE for side in self.pixels.size):
+            raise ValueError(f"pixels.size is not within 1 to {MAX_SIDE}")
+        if not all(isinstance(r.bytes, int) and isinstance(r.sha256, str) for r in self.files.values()):
+            raise ValueError("files holds sizes or hashes that are none")
+        if not {MODEL, SELFTEST} <= self.files.keys():
+            raise ValueError(f"files lacks {MODEL} or {SELFTEST}")
+
     def write(self, folder: Path) -> None:
         """Write `manifest.json` into the bundle's folder, atomically."""
         write_json(folder / MANIFEST, asdict(self))
@@ -76,6 +92,8 @@ class Manifest:
         """The manifest in `folder`. Raises InputError where it is missing, of another format, or damaged."""
         path = folder / MANIFEST
         try:
+            if path.stat().st_size > MAX_MANIFEST_BYTES:
+                raise ValueError(f"larger than {MAX_MANIFEST_BYTES:,} bytes")
             values = json.loads(path.read_text(encoding="utf-8"))
             if values["format"] != FORMAT_VERSION:
                 raise InputError(
@@ -85,11 +103,13 @@ class Manifest:
             values["pixels"] = PixelSpec.from_dict(values["pixels"])
             values["files"] = {name: FileRecord(**record) for name, record in values["files"].items()}
             values["parity"] = Parity(**values["parity"])
-            return cls(**values)
+            manifest = cls(**values)
+            manifest._check_types()
+            return manifest
         except FileNotFoundError as error:
             raise InputError(f"{folder}: not a bundle, it has no {MANIFEST}") from error
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{path}: damaged: {error!r}", "copy the bundle again, or train again") from error
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise InputError(f"{path}: damaged: {error!r}", _COPY_AGAIN) from error
 
 
 def find_bundle(path: Path) -> Path:
@@ -103,19 +123,30 @@ def find_bundle(path: Path) -> Path:
         raise InputError(f"{path}: this run has no bundle; its status is {run.record.get('status')}")
     if not path.exists():
         raise InputError(f"{path}: no such run or bundle", "imgrec runs lists the runs here")
+    if path.suffix in (".keras", ".h5", ".hdf5", ".pb", ".pt", ".pkl"):
+        raise InputError(
+            f"{path}: such a file can carry code and is never loaded to predict",
+            "name a bundle: imgrec train writes one, runs/RUN/bundle",
+        )
     raise InputError(f"{path}: neither a run nor a bundle", "name a folder with a run.json or a manifest.json")
 
 
-def check_sizes(folder: Path, manifest: Manifest) -> None:
-    """Raise InputError where a file of the bundle is missing or has another size; `Classifier.verify` reads them."""
+def check_files(folder: Path, manifest: Manifest) -> None:
+    """Raise InputError where a file of the bundle is missing or not the one that was shipped, by its hash.
+
+    `Classifier.verify` also lets the model answer its self-test.
+    """
     for name, record in manifest.files.items():
         path = folder / name
-        if Path(name).name != name:
+        # a name of Windows's kind leads out of the folder there, and is no name of ours anywhere
+        if PurePosixPath(name).name != name or PureWindowsPath(name).name != name or name in ("", ".", ".."):
             raise InputError(f"{folder / MANIFEST}: names a file outside the bundle: {name}")
         if not path.is_file():
-            raise InputError(f"{path}: missing from the bundle", "copy the bundle again, or train again")
+            raise InputError(f"{path}: missing from the bundle", _COPY_AGAIN)
         if path.stat().st_size != record.bytes:
-            raise InputError(
-                f"{path}: damaged: {path.stat().st_size} bytes instead of {record.bytes}",
-                "copy the bundle again, or train again",
-            )
+            raise InputError(f"{path}: damaged: {path.stat().st_size} bytes instead of {record.bytes}", _COPY_AGAIN)
+        if FileRecord.of(path) != record:
+            raise InputError(f"{path}: damaged: not the file that was shipped", _COPY_AGAIN)
+
+
+_COPY_AGAIN = "copy the bundle again, or train again"

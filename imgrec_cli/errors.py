@@ -62,3 +62,18 @@ class DiskSpaceError(ImgrecError):
     """A disk is too small for what has to be written, or became full."""
 
     exit_code = 7
+
+
+class Interrupted(ImgrecError):
+    """Training was asked to stop and did, all state saved; `hint` is the command that goes on.
+
+    The code is EX_TEMPFAIL of sysexits.h: try again later.
+    """
+
+    exit_code = 75
+
+
+class ReproductionError(ImgrecError):
+    """A run trained again did not end as the first time."""
+
+    exit_code = 9

@@ -2,6 +2,8 @@
 
 import math
 import os
+import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -79,3 +81,56 @@ def peak_memory_bytes() -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def available_memory_bytes(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Memory that this process may still take without swapping: the machine's, and a container's limit where there is
+    one; None where the system does not tell."""
+    found = []
+    try:
+        for line in meminfo.read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                found.append(int(line.split()[1]) * 1024)
+    except (OSError, ValueError):
+        return None
+    for files in _CGROUP_MEMORY:
+        limit, used, statistics = (cgroup / file for file in files)
+        try:
+            cached = re.search(
+                r"^(?:total_)?inactive_file (\d+)$", statistics.read_text(encoding="ascii"), re.MULTILINE
+            )
+            taken = int(used.read_text(encoding="ascii")) - (int(cached[1]) if cached else 0)
+            found.append(max(0, int(limit.read_text(encoding="ascii")) - taken))
+        except (OSError, ValueError):  # not this version, or no limit
+            continue
+    return min(found, default=None)
+
+
+# limit, use and its parts: version 2 of cgroups, then version 1
+_CGROUP_MEMORY = (
+    ("memory.max", "memory.current", "memory.stat"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
+)
+
+
+def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """The CPU's name as its maker spells it; what Python knows of it where the system is not Linux."""
+    try:
+        found = re.search(r"^model name\s*: (.+)$", cpuinfo.read_text(encoding="utf-8"), re.MULTILINE)
+    except OSError:
+        found = None
+    return found[1] if found else platform.processor() or platform.machine()
+
+
+def git_state(folder: Path) -> dict[str, object] | None:
+    """Commit of the git repository that a folder lies in, and whether its files differ; None where there is none."""
+    # nothing that the repository's own settings name is run
+    git = ["git", "-C", str(folder), "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null"]
+    try:
+        commit, changes = (
+            subprocess.run([*git, *words], capture_output=True, text=True, encoding="utf-8", timeout=10, check=True)
+            for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+        )
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
+    return {"commit": commit.stdout.strip(), "changed": bool(changes.stdout.strip())}

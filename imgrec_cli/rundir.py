@@ -7,7 +7,7 @@ import os
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -25,20 +25,28 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     Raises DiskSpaceError where the disk becomes full.
     """
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with full_disk_said(path):
+        try:
+            with unfinished.open("wb") as stream:
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+            unfinished.replace(path)
+        finally:
+            with suppress(OSError):  # such as on a disk that has gone: the first error is the one to tell
+                unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
+def full_disk_said(path: Path) -> Iterator[None]:
+    """Raise DiskSpaceError, naming `path`, where the block meets a full disk, a used-up quota or a limit on files."""
     try:
-        with unfinished.open("wb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        unfinished.replace(path)
+        yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskSpaceError(
-                f"{path}: the disk became full", "make room; what was written before is whole"
-            ) from error
-        raise
-    finally:
-        unfinished.unlink(missing_ok=True)
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        reason = "the disk became full" if error.errno != errno.EFBIG else "larger than this system allows a file to be"
+        raise DiskSpaceError(f"{path}: {reason}", "make room; what was written before is whole") from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -155,6 +163,15 @@ class Run:
         return self.folder / "checkpoints" / "last.npz"
 
     @property
+    def previous_checkpoint(self) -> Path:
+        return self.folder / "checkpoints" / "previous.npz"
+
+    @property
+    def next_checkpoint(self) -> Path:
+        """What becomes the last checkpoint when it has been read back."""
+        return self.folder / "checkpoints" / "next.npz"
+
+    @property
     def best_checkpoint(self) -> Path:
         return self.folder / "checkpoints" / "best.npz"
 
@@ -167,14 +184,32 @@ class Run:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the run for this process; the hold ends with the process, however that ends."""
-        from filelock import FileLock
+        """Hold the run for this process; the hold ends with the process, however that ends.
 
+        Raises InputError where another process holds it.
+        """
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(self._lock_file, timeout=0)
         try:
-            with FileLock(self._lock_file):
-                yield
+            lock.acquire()
+        except Timeout:
+            raise InputError(
+                f"{self.folder}: another process works on this run", "wait for it, or stop it first"
+            ) from None
+        try:
+            self._remove_unfinished()
+            yield
         finally:
-            self._lock_file.unlink(missing_ok=True)
+            with suppress(OSError):
+                self._lock_file.unlink(missing_ok=True)
+            lock.release()
+
+    def _remove_unfinished(self) -> None:
+        """Remove what a killed process was writing."""
+        for path in self.folder.rglob(".*.tmp"):
+            with suppress(OSError):
+                path.unlink()
 
     def is_held(self) -> bool:
         """Whether a process holds the run."""
@@ -191,6 +226,12 @@ class Run:
     @property
     def _lock_file(self) -> Path:
         return self.folder / ".lock"
+
+    def drop_checkpoints(self) -> None:
+        """Remove the states that training goes on from; the best weights stay."""
+        for path in (self.next_checkpoint, self.previous_checkpoint, self.last_checkpoint):
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
 
     @property
     def record(self) -> dict[str, Any]:
@@ -210,19 +251,38 @@ class Run:
 
     def append_metrics(self, line: Mapping[str, object]) -> None:
         """Add one epoch to `metrics.jsonl` and to `metrics.csv`, which is written anew where a column is new."""
-        with self.metrics_file.open("a", encoding="utf-8", newline="\n") as stream:
+        with full_disk_said(self.metrics_file), self.metrics_file.open("a", encoding="utf-8", newline="\n") as stream:
             stream.write(json.dumps(line, allow_nan=False) + "\n")
             stream.flush()
             os.fsync(stream.fileno())
         if self.metrics_table.exists():
-            with self.metrics_table.open("r+", encoding="utf-8", newline="") as table:
+            with (
+                full_disk_said(self.metrics_table),
+                self.metrics_table.open("r+", encoding="utf-8", newline="") as table,
+            ):
                 if next(csv.reader(table), []) == list(line):
                     table.seek(0, os.SEEK_END)
                     csv.writer(table, lineterminator="\n").writerow(line.values())
                     return
-        epochs = self.read_metrics()
+        self._write_metrics_table(self.read_metrics())
+
+    def _write_metrics_table(self, epochs: Sequence[Mapping[str, object]]) -> None:
         columns = list(dict.fromkeys(key for epoch in epochs for key in epoch))
         write_csv(self.metrics_table, columns, ([epoch.get(key, "") for key in columns] for epoch in epochs))
+
+    def forget_metrics_from(self, epoch: int) -> None:
+        """Take away the lines of this epoch and later ones, which will be trained again, and a line cut off."""
+        epochs = []
+        if self.metrics_file.exists():
+            for line in self.metrics_file.read_bytes().splitlines():
+                try:
+                    found = json.loads(line)
+                    if found["epoch"] < epoch:
+                        epochs.append(found)
+                except (ValueError, TypeError, KeyError):
+                    continue
+            write_text(self.metrics_file, "".join(json.dumps(found, allow_nan=False) + "\n" for found in epochs))
+            self._write_metrics_table(epochs)
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """All epochs of `metrics.jsonl`, first to last."""
@@ -238,17 +298,22 @@ class Run:
             ((e.split, e.label, e.path, e.file, e.digest) for e in examples),
         )
 
+    def read_all_examples(self) -> list[RecordedExample]:
+        """All recorded images, in the order of the file."""
+        with self.examples_file.open(encoding="utf-8", newline="") as stream:
+            return [RecordedExample(**row) for row in csv.DictReader(stream)]
+
     def read_examples(self, split: str) -> list[RecordedExample]:
         """The recorded images of one split, in the order of the file."""
-        with self.examples_file.open(encoding="utf-8", newline="") as stream:
-            return [RecordedExample(**row) for row in csv.DictReader(stream) if row["split"] == split]
+        return [example for example in self.read_all_examples() if example.split == split]
 
 
 def list_runs(parent: Path) -> list[tuple[Run, dict[str, Any]]]:
     """All runs below `parent` with their records, newest first by the time they started.
 
     A run whose record cannot be read is listed last, with nothing but the status `damaged`; one that says it is
-    running though no process holds it has the status `killed`.
+    running though no process holds it has the status `killed`. `resumable` is whether `imgrec train --resume` can go
+    on with it.
     """
     if not parent.is_dir():
         return []
@@ -261,7 +326,7 @@ def list_runs(parent: Path) -> list[tuple[Run, dict[str, Any]]]:
             except InputError:
                 record = {"status": "damaged", "started": ""}
             if record["status"] == "running" and not run.is_held():
-                record = {**record, "status": "killed"}
+                record = {**record, "status": "killed", "resumable": True}
             found.append((run, record))
     return sorted(found, key=lambda pair: (pair[1].get("started", ""), pair[0].name), reverse=True)
 

@@ -10,8 +10,8 @@ import typer
 from typer.core import TyperGroup
 
 from imgrec_cli import __version__
-from imgrec_cli.cli import bench, config, data, evaluate, info, output, predict, runs, train
-from imgrec_cli.errors import ImgrecError, InputError
+from imgrec_cli.cli import bench, config, data, evaluate, info, output, predict, reproduce, runs, train
+from imgrec_cli.errors import ImgrecError, InputError, Interrupted
 
 INTERRUPTED = 130
 
@@ -20,7 +20,7 @@ class InOrder(TyperGroup):
     """Lists commands as they are used; Typer would put groups after all single commands."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        order = ["train", "bench", "config", "evaluate", "data", "predict", "runs", "info"]
+        order = ["train", "bench", "config", "evaluate", "data", "predict", "reproduce", "runs", "info"]
         return sorted(super().list_commands(ctx), key=order.index)
 
 
@@ -38,6 +38,7 @@ app.command(rich_help_panel="Start")(bench.bench)
 app.command(rich_help_panel="Judge")(evaluate.evaluate)
 app.add_typer(data.app, rich_help_panel="Data")
 app.command(rich_help_panel="Ship")(predict.predict)
+app.command(rich_help_panel="Look after")(reproduce.reproduce)
 app.add_typer(runs.app, rich_help_panel="Look after")
 app.command(rich_help_panel="Look after")(info.info)
 
@@ -63,6 +64,7 @@ def common(
 
 def main() -> None:
     """Run the command line; every error becomes a message and a stable exit code (docs/exit-codes.md)."""
+    _hide_native_messages()
     for stream in (sys.stdout, sys.stderr):
         # a terminal is written to in its own encoding, which may lack letters of a file's name; programs read UTF-8
         if isinstance(stream, io.TextIOWrapper):
@@ -79,8 +81,24 @@ def main() -> None:
         if os.environ.get("IMGREC_DEBUG"):
             raise
         known = _as_known(error)
-        output.failure(known)
+        output.failure(known, "" if isinstance(known, Interrupted) else "error: ")
         sys.exit(known.exit_code)
+
+
+def _hide_native_messages() -> None:
+    """Let standard error be Python's alone: libraries such as libtiff write lines there for every damaged file, which
+    is told by name anyway. IMGREC_DEBUG and --debug show them."""
+    wanted = os.environ.get("IMGREC_DEBUG") or "--debug" in sys.argv
+    try:
+        if wanted or sys.stderr.fileno() != 2:
+            return
+        ours = os.dup(2)
+    except (AttributeError, OSError, ValueError):  # no standard error, or not a file
+        return
+    sys.stderr = open(ours, "w", encoding=sys.stderr.encoding, errors="backslashreplace", buffering=1)  # noqa: SIM115, PTH123
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
 
 
 def _as_known(error: Exception) -> ImgrecError:

@@ -37,11 +37,11 @@ def result(command: str, value: Any) -> None:
     line(json.dumps({"imgrec": JSON_VERSION, "command": command, "result": value}, ensure_ascii=False))
 
 
-def failure(error: ImgrecError) -> None:
+def failure(error: ImgrecError, kind: str = "error: ") -> None:
     """An error for people, on standard error: what happened, then what to do."""
-    note(f"error: {error.message}")
+    note(f"{kind}{error.message}")
     if error.hint:
-        note(f"hint: {error.hint}")
+        note(f"hint: {error.hint}" if kind else error.hint)
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

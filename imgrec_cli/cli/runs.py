@@ -33,7 +33,7 @@ def runs(context: typer.Context, format_: FormatOption = output.Format.human) ->
             (
                 [
                     run.name,
-                    record["status"],
+                    _status(record),
                     _score(record),
                     age(started(record)) if record["started"] else "-",
                     output.size(folder_bytes(run.folder)),
@@ -55,6 +55,10 @@ def prune(
         freed = folder_bytes(run.folder)
         shutil.rmtree(run.folder)
         output.line(f"removed {run.folder}, {output.size(freed)}")
+
+
+def _status(record: dict[str, object]) -> str:
+    return f"{record['status']}, resumable" if record.get("resumable") else str(record["status"])
 
 
 def _score(record: dict[str, object]) -> str:

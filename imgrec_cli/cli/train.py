@@ -14,19 +14,24 @@ from imgrec_cli.cli.options import FormatOption, QuietOption, SetOption
 
 
 def train(
-    config: Annotated[Path, typer.Argument(help="YAML file of the experiment.", show_default=False)],
+    config: Annotated[Path | None, typer.Argument(help="YAML file of the experiment.", show_default=False)] = None,
     set_: SetOption = None,
+    resume: Annotated[
+        Path | None, typer.Option("--resume", metavar="RUN", help="Go on with an unfinished run from where it stopped.")
+    ] = None,
     quiet: QuietOption = False,
     format_: FormatOption = output.Format.human,
 ) -> None:
     """Train a classifier, ship it and judge it.
+
+    Ctrl-C saves all state and stops; imgrec train --resume RUN goes on to the same bits.
 
     Example: imgrec train configs/quickstart.yaml --set train.epochs=5
     """
     from imgrec_cli import api
 
     with output.ProgressPrinter(format_, quiet) as progress:
-        run = api.train(config, set_ or (), on_event=progress)
+        run = api.train(config, set_ or (), resume=resume, on_event=progress)
     record = run.record
     scores = record["scores"]
     if format_ is output.Format.json:

@@ -1,5 +1,6 @@
 """The configuration: typed sections, and reading, checking and writing them as YAML."""
 
+from imgrec_cli.config.durations import Duration
 from imgrec_cli.config.loading import check_weights, load_config, parse_config
 from imgrec_cli.config.schema import json_schema
 from imgrec_cli.config.sections import (
@@ -15,11 +16,13 @@ from imgrec_cli.config.sections import (
     Config,
     Contrast,
     Conv,
+    CosineSchedule,
     Crop,
     Data,
     Dense,
     Dropout,
     EarlyStopping,
+    ExponentialSchedule,
     Export,
     Fill,
     Flatten,
@@ -30,6 +33,7 @@ from imgrec_cli.config.sections import (
     LayersModel,
     MonitoredMetric,
     Optimizer,
+    PlateauSchedule,
     Pool,
     RMSprop,
     Rotate,
@@ -40,6 +44,7 @@ from imgrec_cli.config.sections import (
     Shift,
     Split,
     Standardize,
+    StepSchedule,
     Train,
     Zoom,
 )
@@ -59,11 +64,14 @@ __all__ = [
     "Config",
     "Contrast",
     "Conv",
+    "CosineSchedule",
     "Crop",
     "Data",
     "Dense",
     "Dropout",
+    "Duration",
     "EarlyStopping",
+    "ExponentialSchedule",
     "Export",
     "Fill",
     "Flatten",
@@ -75,6 +83,7 @@ __all__ = [
     "LayersModel",
     "MonitoredMetric",
     "Optimizer",
+    "PlateauSchedule",
     "Pool",
     "RMSprop",
     "Rotate",
@@ -85,6 +94,7 @@ __all__ = [
     "Shift",
     "Split",
     "Standardize",
+    "StepSchedule",
     "Train",
     "Zoom",
     "check_weights",

@@ -75,7 +75,12 @@ def dotted(path: KeyPath) -> str:
 
 
 def _on_one_line(text: str) -> str:
+    text = _shortened(text)
     return text if text.isprintable() else repr(text)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def read_document(text: str, name: str) -> Document:
@@ -144,10 +149,12 @@ class _Reader:
 
     def node(self, event: Event, path: KeyPath) -> Any:
         if isinstance(event, AliasEvent):
-            raise self.refusal(event, f"aliases such as *{event.anchor} are not supported; write the value out")
+            raise self.refusal(
+                event, f"aliases such as *{_shortened(str(event.anchor))} are not supported; write the value out"
+            )
         if isinstance(event, ScalarEvent | CollectionStartEvent) and event.tag is not None:
             tag = event.tag.replace("tag:yaml.org,2002:", "!!")
-            raise self.refusal(event, f"tags such as {tag} are not supported; leave it out")
+            raise self.refusal(event, f"tags such as {_shortened(tag)} are not supported; leave it out")
         if len(path) > MAX_DEPTH:
             raise self.refusal(event, f"nested more than {MAX_DEPTH} levels deep")
         self.read.values[path] = self.place(event)

@@ -16,7 +16,8 @@ from imgrec_cli.config.sections import FORMAT_VERSION, BackboneModel, Config
 from imgrec_cli.config.writing import NO_PATH, PATH_KEYS
 from imgrec_cli.errors import ConfigError
 
-MAX_BYTES = 1_000_000
+MAX_BYTES = 200_000  # fifty times a long config; PyYAML reads 150 kB a second
+MAX_PROBLEMS = 50  # told at once: a file with more is no config, or has one mistake many times
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -48,9 +49,15 @@ def parse_config(text: str, name: str, base_folder: Path, overrides: Sequence[st
     problems += document.problems
     problems += _broken_rules(config, document, problems)
     if problems:
-        problems.sort(key=lambda problem: problem.place)
-        raise ConfigError("\n".join(dict.fromkeys(str(problem) for problem in problems)))
+        raise _all_of(problems)
     return _with_absolute_paths(config, document, base_folder)
+
+
+def _all_of(problems: Sequence[Problem], more: int = 0) -> ConfigError:
+    """One error of many problems, in the order of the file, and how many `more` there are."""
+    lines = list(dict.fromkeys(str(problem) for problem in sorted(problems, key=lambda problem: problem.place)))
+    more += max(0, len(lines) - MAX_PROBLEMS)
+    return ConfigError("\n".join(lines[:MAX_PROBLEMS] + ([f"and {more:,} more problems"] if more else [])))
 
 
 def check_weights(config: Config) -> None:
@@ -59,6 +66,11 @@ def check_weights(config: Config) -> None:
     if isinstance(model, BackboneModel) and model.weights != NO_PATH and not Path(model.weights).is_file():
         hint = "keras.applications calls such files …_no_top.h5; or set model.weights=none and model.freeze=false"
         raise ConfigError(f"model.weights: {model.weights}: no such file", hint)
+    if isinstance(model, BackboneModel) and model.weights != NO_PATH and not model.weights.endswith((".h5", ".hdf5")):
+        raise ConfigError(
+            f"model.weights: {model.weights}: not a .h5 file",
+            "other files of models can carry code and are not loaded; keras.applications has weights as …_no_top.h5",
+        )
 
 
 def _read(path: Path) -> str:
@@ -66,9 +78,11 @@ def _read(path: Path) -> str:
         folder = f'"{path}"' if " " in str(path) else str(path)
         raise ConfigError(f"{path} is a folder, not a config", f"write one for its images: imgrec config init {folder}")
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ConfigError(f"{path} is larger than 1 MB, so it is no config")
-        return path.read_text(encoding="utf-8-sig")
+        with path.open("rb") as stream:  # not by its size: a device or a pipe has none
+            content = stream.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise ConfigError(f"{path} is larger than {MAX_BYTES // 1000} kB, so it is no config")
+        return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file", _similar_file(path)) from None
     except UnicodeDecodeError as error:
@@ -102,7 +116,9 @@ def _validated(document: Document) -> tuple[Config, list[Problem]]:
         try:
             return Config.model_validate(content), problems or []
         except ValidationError as error:
-            found = problems_of(error, document)
+            found = problems_of(error.errors(include_url=False)[:MAX_PROBLEMS], document)
+            if (more := error.error_count() - MAX_PROBLEMS) > 0:
+                raise _all_of(found + document.problems, more) from None
         if problems is None:
             problems = found
         for problem in found:

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Sequence
 
-from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
@@ -13,10 +12,11 @@ from imgrec_cli.config.sections import Config, Section
 from imgrec_cli.config.writing import written
 
 
-def problems_of(error: ValidationError, document: Document) -> list[Problem]:
-    """One problem per mistake, at the value; for an unknown key at the key, for a missing one at its section."""
+def problems_of(errors: Sequence[ErrorDetails], document: Document) -> list[Problem]:
+    """One problem per mistake that pydantic tells, at the value; of an unknown key at the key, of a missing one at its
+    section."""
     problems = []
-    for details in error.errors(include_url=False):
+    for details in errors:
         if details["type"] == "too_short" and details["input"]:
             continue  # pydantic counts only the items that are right; the wrong ones are told by themselves
         path, section, tags = _locate(details["loc"])
@@ -45,9 +45,11 @@ def _locate(loc: tuple[str | int, ...]) -> tuple[KeyPath, type[Section] | None, 
     for part in loc:
         if isinstance(part, int):
             path = (*path, part)
+        elif part.startswith("<"):  # a branch that _word_or or its like has named
+            continue
         elif len(here) > 1:
             here = [member for member in here if tag_of(member) == part]
-        elif not part.startswith("<"):
+        else:
             path = (*path, part)
             owner = here[0] if here else None
             known = owner.model_fields.get(part) if owner else None

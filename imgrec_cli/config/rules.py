@@ -6,8 +6,10 @@ from imgrec_cli.config.document import KeyPath
 from imgrec_cli.config.sections import (
     BackboneModel,
     Config,
+    CosineSchedule,
     Fill,
     LayersModel,
+    PlateauSchedule,
     Rotate,
     Shear,
     Shift,
@@ -117,6 +119,19 @@ def backbone_has_what_it_needs(config: Config) -> Found:
         yield ("model", "freeze"), "a frozen backbone without weights learns nothing; give model.weights a file"
 
 
+def schedule_can_be_followed(config: Config) -> Found:
+    """A schedule ends no higher than it was, and its warm-up leaves something of the training."""
+    rate, where = config.optimizer.learning_rate, ("optimizer", "learning_rate")
+    match rate:
+        case CosineSchedule(peak=most, end=end) | PlateauSchedule(start=most, end=end) if end > most:
+            yield (*where, "end"), f"must not be above the {most:g} that it falls from, got {end:g}"
+    # given in steps it depends on the number of images: then the rate may rise to the last step
+    if isinstance(rate, CosineSchedule) and rate.warmup.unit != "step":
+        epochs = config.train.epochs
+        if rate.warmup.steps(1000, epochs) >= 1000 * epochs:
+            yield (*where, "warmup"), f"{rate.warmup} is the whole training of {epochs} epochs"
+
+
 def _misfits(config: Config, shape: Shape) -> Found:
     if not isinstance(config.model, LayersModel):
         return
@@ -143,6 +158,7 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[Config], Found]], ...] = (
     (("augment",), fill_has_a_use),
     (("augment",), fill_value_is_used),
     (("image.standardize", "image.color"), statistics_match_channels),
+    (("optimizer", "train.epochs"), schedule_can_be_followed),
     (("model",), layers_fit_each_other),
     (("model", "image.size"), layers_fit_the_image),
     (("model", "image.size", "image.color", "image.standardize"), backbone_has_what_it_needs),

@@ -16,6 +16,8 @@ from pydantic import (
     WithJsonSchema,
 )
 
+from imgrec_cli.config.durations import Duration, Interval, Length, Saving
+
 FORMAT_VERSION = 1
 
 Activation = Literal["linear", "relu", "leaky_relu", "sigmoid", "tanh", "gelu", "silu"]
@@ -366,12 +368,76 @@ Model = Annotated[LayersModel | BackboneModel, Field(discriminator="type")]
 
 # --- optimizer, train, runtime, export --------------------------------------------------------------
 
+Rate = Annotated[float, Field(gt=0, le=100)]
+MonitoredMetric = Literal["val/loss", "val/accuracy"]
+
+
+class CosineSchedule(Section):
+    """Rise in a straight line, then fall along half a cosine over the rest of training (Loshchilov and Hutter 2016)."""
+
+    type: Literal["cosine"]
+    peak: Rate = Field(description="Largest step size.")
+    warmup: Length = Field(
+        default=Duration(0, "%"),
+        json_schema_extra={"default": "0%"},
+        description="How long the rate rises from 0 to the peak.",
+        examples=["5%"],
+    )
+    end: float = Field(default=0.0, ge=0, le=100, description="Step size at the end of the last epoch.")
+
+
+class StepSchedule(Section):
+    """Multiply the step size by a factor, again and again."""
+
+    type: Literal["step"]
+    start: Rate = Field(description="First step size.")
+    factor: float = Field(default=0.1, gt=0, lt=1, description="What it is multiplied by.")
+    every: Interval = Field(description="How long one step size is kept.", examples=["30%"])
+
+
+class ExponentialSchedule(Section):
+    """Shrink the step size a little after every step."""
+
+    type: Literal["exponential"]
+    start: Rate = Field(description="First step size.")
+    factor: float = Field(default=0.1, gt=0, lt=1, description="What it has been multiplied by after `every`.")
+    every: Interval = Field(description="How long it takes to shrink by the factor.", examples=["30%"])
+
+
+class PlateauSchedule(Section):
+    """Multiply the step size by a factor when a validation metric no longer improves."""
+
+    type: Literal["plateau"]
+    start: Rate = Field(description="First step size.")
+    factor: float = Field(default=0.1, gt=0, lt=1, description="What it is multiplied by.")
+    metric: MonitoredMetric = Field(default="val/loss", description="What is watched.")
+    patience: int = Field(default=2, ge=1, description="Epochs without improvement before the rate shrinks.")
+    min_delta: float = Field(default=0.0, ge=0, description="Smallest change that counts as an improvement.")
+    end: float = Field(default=0.0, ge=0, le=100, description="Smallest step size.")
+
+
+Schedule = Annotated[CosineSchedule | StepSchedule | ExponentialSchedule | PlateauSchedule, Field(discriminator="type")]
+LearningRate = Annotated[
+    Annotated[Rate, Tag("<number>")] | Annotated[Schedule, Tag("<schedule>")],
+    Discriminator(
+        lambda value: (
+            "<schedule>"
+            if isinstance(value, dict | Section)
+            else "<number>"
+            if isinstance(value, int | float) and not isinstance(value, bool)
+            else None
+        ),
+        custom_error_type="neither",
+        custom_error_message="expected a number such as 1e-3, or a schedule such as {type: cosine, peak: 1e-3}",
+    ),
+]
+
 
 class Adam(Section):
     """Adam (Kingma and Ba 2014)."""
 
     type: Literal["adam"]
-    learning_rate: float = Field(default=1e-3, gt=0, le=100, description="Step size.")
+    learning_rate: LearningRate = Field(default=1e-3, description="Step size, constant or by a schedule.")
     beta_1: float = Field(default=0.9, ge=0, lt=1, description="Decay of the mean of the gradients.")
     beta_2: float = Field(default=0.999, ge=0, lt=1, description="Decay of the mean of their squares.")
 
@@ -380,7 +446,7 @@ class Sgd(Section):
     """Stochastic gradient descent, with momentum if asked for."""
 
     type: Literal["sgd"]
-    learning_rate: float = Field(default=1e-2, gt=0, le=100, description="Step size.")
+    learning_rate: LearningRate = Field(default=1e-2, description="Step size, constant or by a schedule.")
     momentum: float = Field(default=0.0, ge=0, lt=1, description="Share of the last step that is kept.")
     nesterov: bool = Field(default=False, description="Look ahead along the momentum.")
 
@@ -389,7 +455,7 @@ class AdamW(Section):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2017)."""
 
     type: Literal["adamw"]
-    learning_rate: float = Field(default=1e-3, gt=0, le=100, description="Step size.")
+    learning_rate: LearningRate = Field(default=1e-3, description="Step size, constant or by a schedule.")
     weight_decay: float = Field(default=1e-2, ge=0, le=1, description="Share of a weight taken away per unit of step.")
     beta_1: float = Field(default=0.9, ge=0, lt=1, description="Decay of the mean of the gradients.")
     beta_2: float = Field(default=0.999, ge=0, lt=1, description="Decay of the mean of their squares.")
@@ -399,14 +465,12 @@ class RMSprop(Section):
     """Steps divided by a running root mean square of the gradients (Hinton 2012, lecture 6e)."""
 
     type: Literal["rmsprop"]
-    learning_rate: float = Field(default=1e-3, gt=0, le=100, description="Step size.")
+    learning_rate: LearningRate = Field(default=1e-3, description="Step size, constant or by a schedule.")
     rho: float = Field(default=0.9, ge=0, lt=1, description="Decay of the mean of the squared gradients.")
     momentum: float = Field(default=0.0, ge=0, lt=1, description="Share of the last step that is kept.")
 
 
 Optimizer = Annotated[Adam | AdamW | Sgd | RMSprop, Field(discriminator="type")]
-
-MonitoredMetric = Literal["val/loss", "val/accuracy"]
 
 
 class EarlyStopping(Section):
@@ -420,7 +484,10 @@ class EarlyStopping(Section):
 class Train(Section):
     """The length and the batches of training."""
 
-    batch_size: int = Field(default=32, ge=1, le=65536, description="Images per step.")
+    batch_size: Annotated[
+        Annotated[Literal["auto"], Tag("<word>")] | Annotated[int, Field(ge=1, le=65536), Tag("<value>")],
+        _word_or((int, float), ("auto",), "expected a whole number or auto"),
+    ] = Field(default=32, description="Images per step; auto: the fastest here that fits into memory, by a probe.")
     epochs: int = Field(default=10, ge=1, le=100_000, description="Passes over the training images.")
     early_stopping: EarlyStopping | None = Field(
         default=None,
@@ -430,6 +497,30 @@ class Train(Section):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto", description="Arithmetic of the step; weights are float32 in any case."
     )
+    ema: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="Share of the average of the weights that each step keeps; the averaged weights are then "
+        "validated, chosen and shipped.",
+        examples=[0.999],
+    )
+    checkpoint_every: Saving = Field(
+        default=Duration(10, "minute"),
+        json_schema_extra={"default": "10 minutes"},
+        description="How often all state is saved inside an epoch; it is saved after every epoch in any case.",
+        examples=["10 minutes"],
+    )
+    keep_optimizer: bool = Field(
+        default=False, description="Keep the last state of a finished run, so that it can be given more epochs."
+    )
+
+    @property
+    def images_per_step(self) -> int:
+        """The batch size of a resolved config, in which no `auto` is left."""
+        if self.batch_size == "auto":
+            raise ValueError("train.batch_size is not resolved")
+        return self.batch_size
 
 
 class Runtime(Section):
@@ -446,6 +537,17 @@ class Runtime(Section):
     ] = Field(default="auto", description="CPU threads; auto follows the process's affinity and the container's quota.")
     backend: Literal["auto", "tensorflow", "jax"] = Field(
         default="auto", description="Keras backend; auto is tensorflow."
+    )
+    deterministic: Annotated[
+        Annotated[Literal["auto"], Tag("<word>")] | Annotated[bool, Tag("<flag>")],
+        Discriminator(
+            lambda value: "<word>" if value == "auto" else "<flag>" if isinstance(value, bool) else None,
+            custom_error_type="neither",
+            custom_error_message="expected auto, true or false",
+        ),
+    ] = Field(
+        default="auto",
+        description="Use only operations that give the same bits each time; auto: on CPUs, where it costs nothing.",
     )
 
 

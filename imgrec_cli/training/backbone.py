@@ -115,8 +115,8 @@ def load_pretrained(model: keras.Model, spec: BackboneModel, image: Image) -> No
     plain = _application(spec, image)
     try:
         plain.load_weights(spec.weights)
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # h5py and Keras each have their own kinds for a damaged file
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(
             f"model.weights: {spec.weights}: not the weights of {spec.name} without its top: {reason}",
             "keras.applications calls such files …_no_top.h5",

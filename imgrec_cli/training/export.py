@@ -19,10 +19,10 @@ from imgrec_cli.bundle import LARGEST_GAP, MODEL, SELFTEST, FileRecord, Manifest
 from imgrec_cli.classifier import Classifier
 from imgrec_cli.config import Config, load_config, resolved_yaml
 from imgrec_cli.dataset import Dataset
-from imgrec_cli.errors import MissingExtraError, ParityError, install_command
+from imgrec_cli.errors import DiskSpaceError, MissingExtraError, ParityError, install_command
 from imgrec_cli.machine import native_messages_hidden
 from imgrec_cli.progress import Advance, Listener, Warn
-from imgrec_cli.rundir import Run, replacing
+from imgrec_cli.rundir import Run, full_disk_said, replacing
 from imgrec_cli.training import checkpoint
 from imgrec_cli.training.input import padded_blocks
 from imgrec_cli.training.model import shipped_model
@@ -54,7 +54,7 @@ def convert(config: Config, classes: int, model: keras.Model, path: Path) -> Non
     with tempfile.TemporaryDirectory() as folder:
         asked, weights = Path(folder) / "config.yaml", Path(folder) / "weights.npz"
         asked.write_text(resolved_yaml(config, asked.parent), encoding="utf-8")
-        checkpoint.write(weights, model.weights, {})
+        checkpoint.write(weights, {"weights": model.weights}, {})
         words = [sys.executable, "-m", __name__, str(asked), str(classes), str(weights), str(path)]
         # without the GPU, whose memory the training process holds
         environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": "-1"}
@@ -67,9 +67,17 @@ def _write_litert(model: keras.Model, path: Path) -> None:
     """Keras's exporter would also allow TensorFlow's own operators, which no light runtime has."""
     import tensorflow as tf
 
-    operators = [tf.lite.OpsSet.TFLITE_BUILTINS]
-    with native_messages_hidden():
-        model.export(path, format="litert", verbose=False, target_spec={"supported_ops": operators})
+    operators, temporary = [tf.lite.OpsSet.TFLITE_BUILTINS], Path(tempfile.gettempdir())
+    try:
+        with native_messages_hidden(), full_disk_said(temporary):
+            model.export(path, format="litert", verbose=False, target_spec={"supported_ops": operators})
+    except tf.errors.OpError as error:  # TensorFlow writes a copy of the model on the way, in its own words
+        if "No space left on device" not in str(error):
+            raise
+        raise DiskSpaceError(
+            f"{temporary}: the disk became full while the model was exported",
+            "make room, or name a folder on a larger disk by the environment variable TMPDIR",
+        ) from error
 
 
 def compare(
@@ -147,8 +155,8 @@ def export(config: Config, dataset: Dataset, run: Run, trained: keras.Model, on_
 def _main(config_file: str, classes: str, weights: str, path: str) -> None:
     """What the process of its own does: the same model in TensorFlow, with the same weights, as LiteRT."""
     model = shipped_model(load_config(config_file), int(classes))
-    arrays, _ = checkpoint.read(Path(weights))
-    checkpoint.restore(model.weights, arrays, Path(weights))
+    groups, _ = checkpoint.read(Path(weights))
+    checkpoint.restore(model.weights, groups["weights"], Path(weights))
     _write_litert(model, Path(path))
 
 

@@ -2,56 +2,33 @@
 
 import math
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from imgrec_cli.config import Config, EarlyStopping, layer_table
+from imgrec_cli.config import Config, PlateauSchedule, layer_table
 from imgrec_cli.dataset import Dataset
 from imgrec_cli.errors import TrainingError
-from imgrec_cli.machine import peak_memory_bytes
-from imgrec_cli.progress import EpochEnd, Listener, Note, Step
+from imgrec_cli.progress import EpochEnd, Listener, Note, Warn
 from imgrec_cli.rundir import Run
 from imgrec_cli.training import checkpoint
 from imgrec_cli.training.features import frozen_features, head_is_enough, head_model, with_head
 from imgrec_cli.training.input import InputClock, Source, padded_blocks
 from imgrec_cli.training.model import training_model
-from imgrec_cli.training.optimize import optimizer
+from imgrec_cli.training.optimize import averages, optimizer
+from imgrec_cli.training.place import Best, Place, out_of_patience
+from imgrec_cli.training.stop import Stop
+from imgrec_cli.training.watch import Keeper, Reporter
 
-SECONDS_BETWEEN_STEP_EVENTS = 0.1
-STEPS_TO_JUDGE_PACE = 20
+SHARE_OF_SAVING = 0.1  # of the time, at most, for the checkpoints between epochs
 MOST_STEPS_PER_EXECUTION = 32
 MOST_IMAGES_PER_CALL = 512
 VALUES_PER_CALL = 2**19
-
-
-@dataclass
-class Best:
-    """The best epoch so far, and how long ago it was."""
-
-    metric: str
-    min_delta: float
-    value: float | None = None
-    tie_break: float = math.inf
-    epoch: int = 0
-    epochs_since: int = 0
-
-    def update(self, epoch: int, metrics: dict[str, float]) -> bool:
-        """Whether this epoch is the best; between equal accuracies the lower validation loss wins."""
-        value, tie_break = metrics[self.metric], metrics["val/loss"]
-        gain = math.inf if self.value is None else value - self.value
-        if self.metric == "val/loss":
-            gain = -gain if self.value is not None else math.inf
-        improved = gain > self.min_delta
-        if improved or (gain == 0 and self.min_delta == 0 and tie_break < self.tie_break):
-            self.value, self.tie_break, self.epoch = value, tie_break, epoch
-            self.epochs_since = 0 if improved else self.epochs_since + 1
-            return True
-        self.epochs_since += 1
-        return False
 
 
 def steps_per_execution(config: Config, classes: int) -> int:
@@ -66,13 +43,13 @@ def steps_per_execution(config: Config, classes: int) -> int:
 def step_flop(config: Config, classes: int) -> float:
     """Floating-point operations of one training step: 2 per multiply-add, forward once and backward twice."""
     multiply_adds = sum(row.multiply_adds for row in layer_table(config, classes))
-    return 6.0 * multiply_adds * config.train.batch_size
+    return 6.0 * multiply_adds * config.train.images_per_step
 
 
-def compiled(model: keras.Model, config: Config, block: int) -> keras.Model:
+def compiled(model: keras.Model, config: Config, block: int, steps_per_epoch: int) -> keras.Model:
     """The model with the config's loss and optimizer, ready for `fit`; `block` steps run in one call."""
     model.compile(
-        optimizer=optimizer(config.optimizer),
+        optimizer=optimizer(config, steps_per_epoch),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
         steps_per_execution=block,
@@ -88,61 +65,24 @@ def state_variables(model: keras.Model) -> list[Any]:
     return [*model.variables, *model.optimizer.variables, *model.metrics_variables]
 
 
-class Reporter(keras.callbacks.Callback):
-    """Tells the listener where training stands, and stops it on a loss that is not finite."""
-
-    def __init__(
-        self, epoch: int, epochs: int, steps: int, batch_size: int, on_event: Listener, clock: InputClock
-    ) -> None:
-        super().__init__()
-        self.epoch, self.epochs, self.steps, self.batch_size = epoch, epochs, steps, batch_size
-        self.on_event, self.clock = on_event, clock
-        self.started = self.last_event = time.perf_counter()
-        # step, time and seconds of input after the first call, which compiles
-        self.first: tuple[int, float, float] | None = None
-        self.pace_told = epoch > 1
-
-    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        logs = logs or {}
-        step = min(batch + 1, self.steps)  # the last execution counts past the end
-        if not math.isfinite(logs["loss"]):
-            raise TrainingError(
-                f"the loss is {logs['loss']} in epoch {self.epoch} at step {step} of {self.steps}: training diverged",
-                "lower optimizer.learning_rate; where precision is bfloat16, try train.precision: float32",
-            )
-        now = time.perf_counter()
-        if now - self.last_event >= SECONDS_BETWEEN_STEP_EVENTS or step == self.steps:
-            self.last_event = now
-            speed = step * self.batch_size / max(now - self.started, 1e-9)
-            self.on_event(Step(self.epoch, self.epochs, step, self.steps, logs["loss"], logs["accuracy"], speed))
-        if self.first is None:
-            self.first = step, now, self.clock.seconds
-        elif not self.pace_told and (step - self.first[0] >= STEPS_TO_JUDGE_PACE or step == self.steps):
-            self.pace_told = True
-            self.on_event(Note(self.pace(step, now)))
-
-    def pace(self, step: int, now: float) -> str:
-        """Speed so far, what limits it, and how long all epochs will take."""
-        first_step, first_time, first_input = self.first or (0, self.started, 0.0)
-        seconds_per_step = (now - first_time) / max(step - first_step, 1)
-        limit = "input" if self.clock.seconds - first_input > 0.9 * (now - first_time) else "compute"
-        epoch_seconds = seconds_per_step * self.steps
-        memory = f", peak memory {peak / 1e9:.1f} GB" if (peak := peak_memory_bytes()) else ""
-        return (
-            f"{self.batch_size / seconds_per_step:,.0f} images/s, {limit}-bound; about {epoch_seconds:.0f} s an epoch, "
-            f"{epoch_seconds * self.epochs:.0f} s for all {self.epochs}{memory}"
-        )
-
-
-def predict_logits(model: keras.Model, inputs: NDArray[Any], rows: NDArray[np.int64], batch_size: int) -> NDArray[Any]:
-    """Outputs float32 [N, classes] of a Keras model for rows of the pack, in their order.
+def predict_logits(
+    model: keras.Model,
+    inputs: NDArray[Any],
+    rows: NDArray[np.int64],
+    batch_size: int,
+    stop: Stop | None = None,
+) -> NDArray[Any]:
+    """Outputs float32 [N, classes] of a Keras model for rows of the pack, in their order; fewer where a stop is
+    asked for.
 
     Batches are larger than those of training where the images are small: there is a call per batch.
     """
     batch_size = max(batch_size, min(MOST_IMAGES_PER_CALL, VALUES_PER_CALL // math.prod(inputs.shape[1:])))
-    outputs = [
-        np.asarray(model.predict_on_batch(batch))[:count] for batch, count in padded_blocks(inputs, rows, batch_size)
-    ]
+    outputs = []
+    for batch, count in padded_blocks(inputs, rows, batch_size):
+        outputs.append(np.asarray(model.predict_on_batch(batch))[:count])
+        if stop is not None and stop.is_asked:
+            break
     return np.concatenate(outputs)
 
 
@@ -157,66 +97,159 @@ def loss_and_accuracy(logits: NDArray[Any], labels: NDArray[np.int64]) -> tuple[
     return float(-log_probabilities[np.arange(len(labels)), labels].mean()), float(right.mean())
 
 
-def fit(config: Config, dataset: Dataset, run: Run, on_event: Listener) -> tuple[keras.Model, int]:
-    """Train as the resolved config says; return the model with its best weights, and the epoch they are of.
+@contextmanager
+def averaged(model: keras.Model) -> Iterator[None]:
+    """The averages of the weights in their place, where `train.ema` keeps some; after the block the very same bits as
+    before.
+
+    Keras's own SwapEMAWeights swaps by adding and subtracting, which changes last bits.
+    """
+    found = averages(model)
+    raw = checkpoint.copies(model.trainable_variables) if found else []
+    for variable, average in zip(model.trainable_variables, found, strict=bool(found)):
+        variable.assign(average)
+    try:
+        yield
+    finally:
+        for variable, array in zip(model.trainable_variables, raw, strict=bool(raw)):
+            variable.assign(array)
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A model with its best weights, the epoch that they are of, and the bits (SHA-256) that training ended with."""
+
+    model: keras.Model
+    best_epoch: int
+    best_weights_sha256: str
+    last_state_sha256: str
+
+
+class Saver:
+    """The checkpoints of one training: `place` and `best` weights beside the arrays of the model."""
+
+    def __init__(self, run: Run, model: keras.Model, place: Place, best: list[checkpoint.Array]) -> None:
+        self.run, self.model, self.place, self.best = run, model, place, best
+        self._ended, self._seconds = -math.inf, 0.0
+
+    @classmethod
+    def taken_up(cls, run: Run, model: keras.Model, begin: Place, source: Source, on_event: Listener) -> "Saver":
+        """Put the newest readable checkpoint of a run into the model, if it has one; else training begins at `begin`.
+
+        Lines of `metrics.jsonl` that will be written again are taken away.
+        """
+        found = checkpoint.read_last(run)
+        if found is None:
+            run.forget_metrics_from(1)
+            return cls(run, model, begin, [])
+        path, groups, meta, damaged = found
+        for message in damaged:
+            on_event(Warn(f"{message}; going on from {path.name}, the state before it"))
+        inputs, labels = next(source.blocks(1, 0, 1))
+        model.test_on_batch(inputs[0], labels[0])  # the metrics have no variables before
+        checkpoint.restore(state_variables(model), groups["state"], path)
+        saver = cls(run, model, Place.from_dict(meta), groups.get("best", []))
+        on_event(Note(f"going on from {saver.place.text(source.steps)}"))
+        run.forget_metrics_from(saver.place.epoch)
+        return saver
+
+    def save(self) -> None:
+        """Write all that is needed to go on from here to the bit."""
+        began = time.perf_counter()
+        groups = {"state": state_variables(self.model), "best": self.best}
+        checkpoint.write_last(self.run, groups, asdict(self.place))
+        self._ended = time.perf_counter()
+        self._seconds = self._ended - began
+
+    def save_between_epochs(self) -> None:
+        """Save, unless that would take more than a tenth of the time: a large model goes some short epochs without."""
+        if self.place.over or time.perf_counter() - self._ended >= self._seconds / SHARE_OF_SAVING:
+            self.save()
+
+
+def fit(config: Config, dataset: Dataset, run: Run, stop: Stop, on_event: Listener) -> Trained:
+    """Train as the resolved config says, from the run's last checkpoint where it has one.
 
     Writes `metrics.jsonl`, `metrics.csv` and the checkpoints of the run. Raises TrainingError on a loss that is not
-    finite.
+    finite, Interrupted where a stop was asked for.
     """
     keras.utils.set_random_seed(config.seed)
     classes = len(dataset.class_names)
-    validation_rows, validation_labels = dataset.rows("validation"), dataset.labels("validation")
-    batch_size = config.train.batch_size
     only_head = head_is_enough(config)
     inputs: NDArray[Any] = frozen_features(config, dataset, on_event) if only_head else dataset.pixels
-    source = Source(inputs, dataset.rows("train"), dataset.labels("train"), batch_size, config.seed)
-    steps = source.steps
-    block = min(MOST_STEPS_PER_EXECUTION if only_head else steps_per_execution(config, classes), steps)
-    trained = head_model(config, classes, inputs.shape[1]) if only_head else training_model(config, classes)
-    model = compiled(trained, config, block)
+    source = Source(inputs, dataset.rows("train"), dataset.labels("train"), config.train.images_per_step, config.seed)
+    block = min(MOST_STEPS_PER_EXECUTION if only_head else steps_per_execution(config, classes), source.steps)
+    untrained = head_model(config, classes, inputs.shape[1]) if only_head else training_model(config, classes)
+    model = compiled(untrained, config, block, source.steps)
     stopping = config.train.early_stopping
-    best = Best(stopping.metric, stopping.min_delta) if stopping else Best("val/accuracy", 0.0)
+    begin = Place(Best(stopping.metric, stopping.min_delta) if stopping else Best("val/accuracy", 0.0))
+    with stop.deferred():
+        saver = Saver.taken_up(run, model, begin, source, on_event)
+        train_epochs(config, dataset, source, block, saver, stop, on_event)
+    state = checkpoint.digest(state_variables(model))
+    checkpoint.write(run.best_checkpoint, {"weights": saver.best}, {"epoch": saver.place.best.epoch})
+    checkpoint.restore(model.weights, saver.best, run.best_checkpoint)
+    return Trained(
+        with_head(config, classes, model) if only_head else model,
+        saver.place.best.epoch,
+        checkpoint.digest(saver.best),
+        state,
+    )
 
-    for epoch in range(1, config.train.epochs + 1):
-        started = time.perf_counter()
-        clock = InputClock()
-        reporter = Reporter(epoch, config.train.epochs, steps, batch_size, on_event, clock)
-        batches = source.batches(epoch, 0, block, clock)
-        # shuffle=False: Keras would reorder by Python's global random state; the order is ours
-        history = model.fit(
-            batches, initial_epoch=epoch - 1, epochs=epoch, shuffle=False, verbose=0, callbacks=[reporter]
-        ).history
+
+def train_epochs(
+    config: Config, dataset: Dataset, source: Source, block: int, saver: Saver, stop: Stop, on_event: Listener
+) -> None:
+    """Train and validate the epochs that are left, saving on the way; `saver` then holds the best weights."""
+    model, place, epochs = saver.model, saver.place, config.train.epochs
+    stopping, rate, first_epoch = config.train.early_stopping, config.optimizer.learning_rate, place.epoch
+    if place.over:  # or not, where the run was given more epochs
+        place.over = place.epoch > epochs or out_of_patience(place.best, stopping)
+    while not place.over:
+        started, first_step = time.perf_counter(), place.step
+        if not place.trained:
+            clock = InputClock()
+            reporter = Reporter(place, epochs, source, on_event, clock, tell_pace=place.epoch == first_epoch)
+            keeper = Keeper(saver, source.steps, config.train.checkpoint_every, stop)
+            # shuffle=False: Keras would reorder by Python's global random state; the order is ours
+            history = model.fit(
+                source.batches(place.epoch, first_step, block, clock),
+                initial_epoch=place.epoch - 1,
+                epochs=place.epoch,
+                shuffle=False,
+                verbose=0,
+                callbacks=[reporter, keeper],
+            ).history
+            place.step = source.steps
+            place.trained = {name: float(history[name][0]) for name in ("loss", "accuracy")}
         fitted = time.perf_counter()
-        logits = predict_logits(model, inputs, validation_rows, batch_size)
-        loss, accuracy = loss_and_accuracy(logits, validation_labels)
+        with averaged(model):
+            batch_size = config.train.images_per_step
+            logits = predict_logits(model, source.inputs, dataset.rows("validation"), batch_size, stop)
+        stop.check(saver.save, place.text(source.steps))
+        loss, accuracy = loss_and_accuracy(logits, dataset.labels("validation"))
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"the validation loss is {loss} after epoch {place.epoch}: training diverged",
+                "lower optimizer.learning_rate",
+            )
         metrics = {
-            "train/loss": float(history["loss"][0]),
-            "train/accuracy": float(history["accuracy"][0]),
+            "train/loss": place.trained["loss"],
+            "train/accuracy": place.trained["accuracy"],
             "val/loss": loss,
             "val/accuracy": accuracy,
             "lr": float(keras.ops.convert_to_numpy(model.optimizer.learning_rate)),
-            "images_per_second": steps * batch_size / (fitted - started),
+            "images_per_second": (source.steps - first_step) * source.batch_size / (fitted - started),
             "seconds": time.perf_counter() - started,
         }
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"the validation loss is {loss} after epoch {epoch}: training diverged",
-                "lower optimizer.learning_rate",
-            )
-        is_best = best.update(epoch, metrics)
-        run.append_metrics({"epoch": epoch, "step": epoch * steps, **metrics})
+        is_best = place.best.update(place.epoch, metrics)
         if is_best:
-            checkpoint.write(run.best_checkpoint, model.weights, {"epoch": epoch})
-        checkpoint.write(run.last_checkpoint, state_variables(model), {"epoch": epoch, "best": vars(best)})
-        on_event(EpochEnd(epoch, config.train.epochs, metrics, is_best))
-        if stopping and out_of_patience(best, stopping):
-            break
-
-    arrays, _ = checkpoint.read(run.best_checkpoint)
-    checkpoint.restore(model.weights, arrays, run.best_checkpoint)
-    return with_head(config, classes, model) if only_head else model, best.epoch
-
-
-def out_of_patience(best: Best, stopping: EarlyStopping) -> bool:
-    """Whether early stopping ends the run after this epoch."""
-    return best.epochs_since >= stopping.patience
+            with averaged(model):
+                saver.best = checkpoint.copies(model.weights)
+        if isinstance(rate, PlateauSchedule) and place.plateau.shrinks(rate, metrics):
+            model.optimizer.learning_rate = max(rate.end, metrics["lr"] * rate.factor)
+        run_step = place.epoch * source.steps
+        saver.run.append_metrics({"epoch": place.epoch, "step": run_step, **metrics})
+        on_event(EpochEnd(place.epoch, epochs, metrics, is_best))
+        place.next_epoch(epochs, stopping)
+        saver.save_between_epochs()

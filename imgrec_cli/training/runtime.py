@@ -21,7 +21,8 @@ JAX_ON_GPU = 'pip install "jax[cuda13]"'
 class Machine:
     """What training runs on; `device` is `cpu` or `gpu:<index>`, `name` is for people.
 
-    `bfloat16`: whether the device is known to have instructions for it.
+    `bfloat16`: whether the device is known to have instructions for it. `deterministic`: whether all operations give
+    the same bits each time.
     """
 
     backend: str
@@ -29,6 +30,7 @@ class Machine:
     name: str
     threads: int
     bfloat16: bool
+    deterministic: bool = False
     warnings: tuple[str, ...] = ()
 
 
@@ -56,10 +58,14 @@ def start(runtime: Runtime) -> Machine:
                 f"runtime.threads: {runtime.threads} cannot be set on JAX, which uses all cores",
                 "leave it at auto, or limit the process: taskset -c 0 imgrec …",
             )
+        if runtime.deterministic is True:
+            os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true".strip()
         with native_messages_hidden():
-            return _start_jax(runtime.device)
+            machine = _start_jax(runtime.device)
+        return replace(machine, deterministic=machine.device == "cpu" or runtime.deterministic is True)
     with native_messages_hidden():
         machine = _start_tensorflow(runtime.device, threads)
+        machine = replace(machine, deterministic=_deterministic_tensorflow(runtime.deterministic, machine.device))
         from imgrec_cli.training import fused
 
     if missing := fused.missing_kernels():
@@ -91,6 +97,22 @@ def _start_tensorflow(device: str, threads: int) -> Machine:
         threads,
         details.get("compute_capability", (0, 0)) >= BFLOAT16_CAPABILITY,
     )
+
+
+@functools.cache
+def _tensorflow_kept_deterministic() -> bool:
+    """Keep TensorFlow to operations that give the same bits each time; within one process there is no way back."""
+    import tensorflow as tf
+
+    tf.config.experimental.enable_op_determinism()
+    return True
+
+
+def _deterministic_tensorflow(asked: bool | str, device: str) -> bool:
+    """Whether TensorFlow is kept to deterministic operations, which is arranged where it is wanted."""
+    if asked is True or (asked == "auto" and device == "cpu"):
+        return _tensorflow_kept_deterministic()
+    return bool(_tensorflow_kept_deterministic.cache_info().currsize)
 
 
 def _only(tf: Any, gpu: Any | None) -> None:
@@ -135,7 +157,7 @@ def _cpu(backend: str, threads: int, remedy: str) -> Machine:
     name = f"CPU with {threads} thread{'s' if threads > 1 else ''}"
     # XLA and the JAX backend gain nothing from bfloat16 on CPUs (measured: the same speed)
     fast = backend == "tensorflow" and bool(cpu_flags() & {"avx512_bf16", "amx_bf16"})
-    return Machine(backend, "cpu", name, threads, fast, idle)
+    return Machine(backend, "cpu", name, threads, fast, warnings=idle)
 
 
 def _chosen(gpus: list[Any], device: str, backend: str, remedy: str) -> tuple[Any, int]:
@@ -167,3 +189,11 @@ def fused_kernels() -> ModuleType | None:
     from imgrec_cli.training import fused
 
     return None if fused.missing_kernels() else fused
+
+
+def out_of_memory_errors() -> tuple[type[Exception], ...]:
+    """What the loaded backend raises where a device has too little memory."""
+    found: list[type[Exception]] = []
+    if "tensorflow" in sys.modules:
+        found.append(sys.modules["tensorflow"].errors.ResourceExhaustedError)
+    return (MemoryError, *found)

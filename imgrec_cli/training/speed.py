@@ -14,21 +14,28 @@ from numpy.typing import NDArray
 
 from imgrec_cli.config import Config
 from imgrec_cli.dataset import Dataset
-from imgrec_cli.errors import InputError
+from imgrec_cli.errors import InputError, TrainingError
 from imgrec_cli.imaging import load_pixels
-from imgrec_cli.machine import available_cores
+from imgrec_cli.machine import available_cores, available_memory_bytes
+from imgrec_cli.progress import Listener, Note
 from imgrec_cli.training.augment import Augment
 from imgrec_cli.training.features import head_is_enough
 from imgrec_cli.training.fit import compiled, step_flop, steps_per_execution
 from imgrec_cli.training.input import Source, without_autotuning
 from imgrec_cli.training.model import training_model
-from imgrec_cli.training.runtime import Machine, Precision
+from imgrec_cli.training.needs import SAFE_SHARE, memory_bytes
+from imgrec_cli.training.runtime import Machine, Precision, out_of_memory_errors
 
 # bfloat16 rounds; it has to be worth something
 LEAST_GAIN = 1.15
 # below this a probe would cost more than it can save
 SHORT_TRAINING_SECONDS = 60
 ASSUMED_FLOPS = 50e9
+
+DEFAULT_BATCH_SIZE = 32
+BATCH_SIZES = (8, 16, 32, 64, 128, 256)
+LEAST_STEPS = 20  # of an epoch
+NEARLY = 0.9
 
 
 def choose_precision(config: Config, classes: int, images: int, machine: Machine) -> tuple[Precision, str]:
@@ -45,8 +52,9 @@ def choose_precision(config: Config, classes: int, images: int, machine: Machine
         return "float32", "bfloat16 is not known to be fast here"
     if machine.device.startswith("gpu"):
         return "bfloat16", "the GPU has it"
-    size = min(config.train.batch_size, images)
-    config = config.model_copy(update={"train": config.train.model_copy(update={"batch_size": size})})
+    wanted = DEFAULT_BATCH_SIZE if config.train.batch_size == "auto" else config.train.batch_size
+    size = min(wanted, images)
+    config = with_batch_size(config, size)
     steps = images // size * config.train.epochs
     if step_flop(config, classes) * steps / ASSUMED_FLOPS < SHORT_TRAINING_SECONDS:
         return "float32", "a short training needs no more"
@@ -55,6 +63,57 @@ def choose_precision(config: Config, classes: int, images: int, machine: Machine
     }
     gain = seconds["float32"] / seconds["bfloat16"]
     return ("bfloat16" if gain >= LEAST_GAIN else "float32"), f"bfloat16 runs at {gain:.2f}× the speed of float32 here"
+
+
+def choose_batch_size(config: Config, classes: int, images: int, on_event: Listener) -> Config:
+    """The config with a number for `train.batch_size: auto`: the smallest of those that train nearly as fast as the
+    fastest, among the powers of two that leave 20 steps an epoch and fit into memory, by a probe of each."""
+    if config.train.batch_size != "auto":
+        return config
+    speeds: dict[int, float] = {}
+    if head_is_enough(config):
+        return with_batch_size(config, min(DEFAULT_BATCH_SIZE, images))
+    for size in BATCH_SIZES:
+        candidate = with_batch_size(config, min(size, images))
+        if speeds and (size * LEAST_STEPS > images or not _fits(candidate, classes)):
+            break
+        try:
+            speeds[size] = size / step_seconds(candidate, classes, 0.5)
+        except out_of_memory_errors():
+            break
+    if not speeds:
+        raise TrainingError(
+            f"a batch of {BATCH_SIZES[0]} images does not fit into memory", "use a smaller image.size or model"
+        )
+    fastest = max(speeds.values())
+    chosen = next(size for size, speed in speeds.items() if speed >= NEARLY * fastest)
+    told = ", ".join(f"{size}: {speed:,.0f}" for size, speed in speeds.items())
+    on_event(Note(f"train.batch_size: auto is {chosen} (images/s by batch size: {told})"))
+    return with_batch_size(config, min(chosen, images))
+
+
+def fitting_batch_size(config: Config, classes: int) -> int:
+    """The largest half, quarter, … of the config's batch size with which a step fits into memory, by trying; 0 where
+    none does."""
+    size = config.train.images_per_step // 2
+    while size:
+        try:
+            step_seconds(with_batch_size(config, size), classes, 0.0)
+            return size
+        except out_of_memory_errors():
+            size //= 2
+    return 0
+
+
+def _fits(config: Config, classes: int) -> bool:
+    available = available_memory_bytes()
+    on_cpu = config.runtime.device == "cpu"
+    return not on_cpu or available is None or memory_bytes(config, classes) <= SAFE_SHARE * available
+
+
+def with_batch_size(config: Config, size: int) -> Config:
+    """The config with this batch size in place of its own."""
+    return config.model_copy(update={"train": config.train.model_copy(update={"batch_size": size})})
 
 
 def with_precision(config: Config, precision: Precision) -> Config:
@@ -68,8 +127,8 @@ def step_seconds(config: Config, classes: int, seconds: float = 1.0) -> float:
     Measures for about `seconds` after the compilation.
     """
     block = steps_per_execution(config, classes)
-    model = compiled(training_model(config, classes), config, block)
-    size = config.train.batch_size
+    model = compiled(training_model(config, classes), config, block, block)
+    size = config.train.images_per_step
     pixels = np.random.default_rng(0).integers(0, 256, (size, *config.image.size, config.image.channels), np.uint8)
     labels = np.arange(size) % classes
     return (
@@ -137,7 +196,7 @@ def measure(config: Config, dataset: Dataset) -> Speeds:
             "a frozen backbone without augmentation is not trained: its features are computed once",
             "add augmentation, or set model.freeze: false",
         )
-    classes, batch_size = len(dataset.class_names), config.train.batch_size
+    classes, batch_size = len(dataset.class_names), config.train.images_per_step
     rows, labels = dataset.rows("train"), dataset.labels("train")
     block = steps_per_execution(config, classes)
     steps = max(20, 2 * block)
@@ -146,7 +205,7 @@ def measure(config: Config, dataset: Dataset) -> Speeds:
     source = Source(dataset.pixels, rows[again], labels[again], batch_size, config.seed)
     step = step_seconds(config, classes)
     input_seconds = _median_seconds(lambda: [None for _ in source.batches(1, 0, block)], 0.5) / steps
-    model = compiled(training_model(config, classes), config, block)
+    model = compiled(training_model(config, classes), config, block, block)
     whole = _median_seconds(lambda: model.fit(source.batches(1, 0, block), verbose=0, shuffle=False), 1.0) / steps
     augment = Augment(config.augment, seed=config.seed)
     batch = keras.ops.convert_to_tensor(dataset.pixels[np.sort(np.resize(rows, batch_size))])

@@ -1,7 +1,9 @@
 """From a folder of photos to an answer with the commands of the README, in order."""
 
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -46,6 +48,44 @@ def test_quiet_and_json_speak_to_programs(imgrec, tiny_config, tmp_path, monkeyp
     assert [line["event"]["epoch"] for line in lines if "epoch" in line.get("event", {})] == [1, 2]
     assert lines[-1]["command"] == "train"
     assert lines[-1]["result"]["status"] == "finished"
+
+
+def test_a_stopped_training_is_listed_goes_on_and_can_be_reproduced(imgrec, tiny_config, tmp_path, monkeypatch):
+    from imgrec_cli.training.watch import Reporter
+
+    monkeypatch.chdir(tmp_path)
+    report = Reporter.on_train_batch_end
+
+    def report_and_stop(self, batch, logs=None):
+        report(self, batch, logs)
+        if self.epoch == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Reporter, "on_train_batch_end", report_and_stop)
+        stopped = imgrec("train", tiny_config, "-q")
+    (run,) = Path("runs").iterdir()
+    assert stopped.code == 75
+    assert stopped.err.splitlines() == [
+        "stopped by SIGTERM in epoch 2 at step 3 of 3; nothing is lost",
+        f"to go on: imgrec train --resume {run}",
+    ]
+    assert "interrupted, resumable" in imgrec("runs").out
+    assert imgrec("train", "--resume", run, "--set", "seed=9").code == 2
+    assert imgrec("train", "--resume", run, "-q").code == 0
+    again = imgrec("reproduce", run, "-q")
+    assert again.code == 0
+    assert again.out.splitlines()[:3] == [
+        "images: the same",
+        "metrics: equal",
+        "best weights: equal to the bit; all state at the end: equal to the bit",
+    ]
+
+
+def test_nothing_to_train_is_said(imgrec):
+    done = imgrec("train")
+    assert done.code == 2
+    assert "no config is given" in done.err
 
 
 def test_a_config_that_cannot_be_used_creates_nothing(imgrec, tmp_path, monkeypatch):

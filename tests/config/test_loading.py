@@ -211,7 +211,7 @@ def test_files_that_are_no_config(tmp_path: Path) -> None:
         "write a starter config for your images: imgrec config init DATA_DIR",
     )
     assert told("d.yaml", b"- a\n")[0] == f"{Path('T/d.yaml')}:1:1: expected keys such as data: and model:, got a list"
-    assert told("e.yaml", b" " * 1_000_001)[0] == f"{Path('T/e.yaml')} is larger than 1 MB, so it is no config"
+    assert told("e.yaml", b" " * 200_001)[0] == f"{Path('T/e.yaml')} is larger than 200 kB, so it is no config"
 
 
 def test_a_byte_order_mark_and_windows_lines_are_fine(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ bundle/manifest.json
 bundle/model.tflite
 bundle/selftest.npz
 checkpoints/best.npz
-checkpoints/last.npz
 config.resolved.yaml
 config.yaml
 evaluation/test/metrics.json

@@ -14,7 +14,7 @@ ROWS = (
     ("__main__",),
     ("cli",),
     ("api",),
-    ("training", "reporting", "serving", "evaluation"),
+    ("training", "reporting", "serving", "evaluation", "origin"),
     ("classifier", "dataset"),
     ("imaging", "metrics", "bundle", "rundir", "config"),
     ("errors", "progress", "machine"),
@@ -22,7 +22,7 @@ ROWS = (
 HEIGHT = {room: -height for height, row in enumerate(ROWS) for room in row}
 
 # Reading a config loads pydantic and PyYAML, which a predict must not wait for.
-ONLY_FROM = {"config": {"cli", "api", "training", "dataset"}}
+ONLY_FROM = {"config": {"cli", "api", "training", "dataset", "origin"}}
 
 # Third-party packages that one room answers for.
 HOMES = {

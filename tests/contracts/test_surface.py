@@ -24,6 +24,8 @@ EXIT_CODES = {
     "TrainingError": 5,
     "MissingExtraError": 6,
     "DiskSpaceError": 7,
+    "ReproductionError": 9,
+    "Interrupted": 75,
 }
 
 
@@ -39,7 +41,7 @@ def test_parameters_of_the_public_functions() -> None:
         return [kinds.get(p.kind, "{}").format(p.name) for p in inspect.signature(function).parameters.values()]
 
     assert parameters(imgrec_cli.load_config) == ["path", "overrides"]
-    assert parameters(imgrec_cli.train) == ["config", "overrides", "runs=", "on_event="]
+    assert parameters(imgrec_cli.train) == ["config", "overrides", "resume=", "runs=", "on_event="]
     assert parameters(imgrec_cli.evaluate) == ["model", "split=", "data=", "on_event="]
     assert parameters(imgrec_cli.Classifier.load) == ["path"]
     assert parameters(imgrec_cli.Classifier.predict) == ["self", "image"]

@@ -32,7 +32,7 @@ def test_huge_logits_have_a_finite_loss():
 
 
 def epochs_until_stop(metric, values, *, patience, min_delta=0.0):
-    from imgrec_cli.training.fit import Best, out_of_patience
+    from imgrec_cli.training.place import Best, out_of_patience
 
     best = Best(metric, min_delta)
     for epoch, value in enumerate(values, start=1):
@@ -54,7 +54,7 @@ def test_an_improvement_below_min_delta_does_not_count():
 
 
 def test_of_equal_accuracies_the_lower_loss_is_best():
-    from imgrec_cli.training.fit import Best
+    from imgrec_cli.training.place import Best
 
     best = Best("val/accuracy", 0.0)
     assert best.update(1, {"val/accuracy": 0.9, "val/loss": 0.5})
@@ -68,7 +68,7 @@ def test_the_run_keeps_metrics_checkpoints_and_both_configs(tiny_run):
     assert [epoch["epoch"] for epoch in epochs] == [1, 2]
     for name in ("train/loss", "train/accuracy", "val/loss", "val/accuracy", "lr", "images_per_second"):
         assert all(np.isfinite(epoch[name]) for epoch in epochs), name
-    assert sorted(path.name for path in (tiny_run / "checkpoints").iterdir()) == ["best.npz", "last.npz"]
+    assert sorted(path.name for path in (tiny_run / "checkpoints").iterdir()) == ["best.npz"]
     assert (tiny_run / "config.yaml").read_text().startswith("version: 1")
     resolved = load_config(tiny_run / "config.resolved.yaml")
     assert "auto" not in (
@@ -87,14 +87,22 @@ def test_a_small_network_learns_its_training_images(tiny_config, tmp_path):
     assert run.read_metrics()[-1]["train/accuracy"] == 1.0
 
 
-def test_two_runs_of_one_config_end_with_the_same_weights(tiny_config, tmp_path):
+def test_two_runs_of_one_config_end_with_the_same_bits(tiny_config, tmp_path):
+    from imgrec_cli.api import train
+
+    change = "augment=[{type: rotate, degrees: 20}, {type: flip}, {type: brightness, range: [0.8, 1.2]}]"
+    first, second = (train(tiny_config, [change], runs=tmp_path).record["sha256"] for _ in range(2))
+    assert first == second
+
+
+def test_the_last_state_is_kept_where_that_is_asked_for(tiny_config, tmp_path):
     from imgrec_cli.api import train
     from imgrec_cli.training import checkpoint
 
-    change = "augment=[{type: rotate, degrees: 20}, {type: flip}, {type: brightness, range: [0.8, 1.2]}]"
-    first, second = (checkpoint.read(train(tiny_config, [change], runs=tmp_path).last_checkpoint)[0] for _ in range(2))
-    for ours, theirs in zip(first, second, strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+    run = train(tiny_config, ["train.keep_optimizer=true"], runs=tmp_path)
+    groups, _ = checkpoint.read(run.last_checkpoint)
+    assert checkpoint.digest(groups["state"]) == run.record["sha256"]["last_state"]
+    assert checkpoint.digest(groups["best"]) == run.record["sha256"]["best"]
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_place_and_a_way_out(tiny_config, tmp_path):

@@ -1,0 +1,183 @@
+"""Where a run comes from and what has changed since: versions, machine, command, git state, config, images."""
+
+import math
+import os
+import platform
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from imgrec_cli import __version__
+from imgrec_cli.errors import ConfigError, DataError
+from imgrec_cli.machine import cpu_name, git_state
+from imgrec_cli.rundir import RecordedExample, Run
+
+if TYPE_CHECKING:
+    from imgrec_cli.config import Config
+
+TOLERANCE = 0.05  # of a metric, on another machine: rounding differs there, and training amplifies it
+_NAMED = 5  # changed images in a message
+_MACHINE = ("device", "backend", "threads", "cpu", "onednn", "deterministic", "versions")
+
+
+def machine_record(backend: str, device: str, threads: int, deterministic: bool) -> dict[str, object]:
+    """What the bits of a training depend on beside its config and images: two equal ones give the same bits."""
+    packages = ("keras", "jax" if backend == "jax" else "tensorflow", "numpy", "pillow", "ai-edge-litert")
+    versions = {"imgrec": __version__, "python": platform.python_version(), "system": platform.platform()}
+    for package in packages:
+        try:
+            versions[package] = version(package)
+        except ImportError:  # TensorFlow for CPUs is a distribution of another name
+            versions[package] = version(f"{package}-cpu")
+    return {
+        "device": device,
+        "backend": backend,
+        "threads": threads,
+        "cpu": cpu_name(),
+        "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1") != "0",
+        "deterministic": deterministic,
+        "versions": versions,
+    }
+
+
+def machine_part(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What `machine_record` wrote into the record of a run."""
+    return {key: record[key] for key in _MACHINE if key in record}
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """`key: before → now` for every value that is not the same in two machine records, names of systems aside."""
+    found = []
+    for key, value in now.items():
+        old = before.get(key)
+        if isinstance(value, Mapping):
+            found += differences(old if isinstance(old, Mapping) else {}, value)
+        elif key not in ("system", "imgrec") and old != value:
+            found.append(f"{key}: {old} → {value}")
+    return found
+
+
+def command(config: Path | None, overrides: Sequence[str], resume: Path | None = None) -> str:
+    """What was typed, or would have been, with the home folder as `~`."""
+    words = ["imgrec", "train", *([str(config)] if config else []), *(["--resume", str(resume)] if resume else [])]
+    words += [part for setting in overrides for part in ("--set", setting)]
+    return without_home(shlex.join(words))
+
+
+def without_home(text: str) -> str:
+    """A text with the home folder as `~`: its path holds a user's name."""
+    home = os.path.expanduser("~")  # noqa: PTH111 - a text is searched, not a path
+    return text.replace(home, "~") if len(home) > 1 else text
+
+
+def git_record(config: Path | None) -> dict[str, object] | None:
+    """The state of the git repository that the config lies in."""
+    return git_state((config.parent if config else Path()).absolute())
+
+
+def refuse_another_config(run: Run, stored: "Config", asked: "Config", images: int | None) -> None:
+    """Raise ConfigError where a run would go on with another config than it began with; `train.epochs` may grow.
+
+    `asked` may leave open, by `auto`, what `stored` has resolved. `images` is the number of training images, which a
+    resolved batch size does not exceed.
+    """
+    problems = []
+    for key, before, now in _different(stored.model_dump(mode="json"), asked.model_dump(mode="json")):
+        if key == "train.batch_size" and before == images and isinstance(now, int) and now > before:
+            continue
+        if key != "train.epochs":
+            problems.append(f"{key}: the run has {before}, asked for is {now}")
+        elif now < before:
+            problems.append(f"{key}: the run has {before}, asked for is {now}; it can only grow")
+    if problems:
+        raise ConfigError(
+            "\n".join([f"{run.folder}: cannot go on with another config", *(f"  {text}" for text in problems)]),
+            "a run is one experiment: leave these keys as they were, or start a new one without --resume",
+        )
+
+
+def _different(before: Any, now: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    if now == "auto" or before == now:
+        return
+    if isinstance(before, dict) and isinstance(now, dict):
+        for name in dict.fromkeys([*before, *now]):
+            yield from _different(before.get(name), now.get(name), f"{key}.{name}".removeprefix("."))
+    else:
+        yield key, before, now
+
+
+def changed_images(run: Run, now: Sequence[RecordedExample]) -> list[str]:
+    """What is not as it was when the run recorded its images, a line each; empty where all is."""
+    before = {(e.split, e.label, e.path): e.digest for e in run.read_all_examples()}
+    after = {(e.split, e.label, e.path): e.digest for e in now}
+    lines = []
+    for text, found in (
+        ("gone", [key for key in before if key not in after]),
+        ("new", [key for key in after if key not in before]),
+        ("changed", [key for key in after if key in before and before[key] != after[key]]),
+    ):
+        if found:
+            named = ", ".join(f"{path} ({split})" for split, _, path in found[:_NAMED])
+            more = f" and {len(found) - _NAMED:,} more" if len(found) > _NAMED else ""
+            lines.append(f"{text}: {named}{more}")
+    return lines
+
+
+def refuse_other_images(run: Run, now: Sequence[RecordedExample]) -> None:
+    """Raise DataError where the images are not those that the run began with."""
+    lines = changed_images(run, now)
+    if lines:
+        raise DataError(
+            "\n".join([f"{run.folder}: its images are not those it began with", *(f"  {line}" for line in lines)]),
+            "put them back as they were, then resume; or train on the images as they are now without --resume",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Reproduction:
+    """How a second training of a run compares with the first; `second` is its folder.
+
+    `images`: what changed of them, a line each. `metrics`: largest difference of any metric of any epoch, 0 for equal
+    ones. `weights`, `state`: whether the best weights and all state at the end are equal to the bit. `machine`: what
+    differs between the machines, where the bits may differ for that.
+    """
+
+    first: Path
+    second: Path
+    images: list[str]
+    metrics: float
+    weights: bool
+    state: bool
+    machine: list[str]
+
+    @property
+    def exact(self) -> bool:
+        return not self.images and self.metrics == 0 and self.weights and self.state
+
+    @property
+    def good(self) -> bool:
+        """Exact, or on another machine within the spread that rounding has there."""
+        return self.exact or (bool(self.machine) and not self.images and self.metrics < TOLERANCE)
+
+
+def compared(first: Run, second: Run) -> Reproduction:
+    """Compare two finished runs of one config."""
+    before, after = first.record, second.record
+    gaps = [0.0]
+    lines = [run.read_metrics() for run in (first, second)]
+    for one, other in zip(*lines, strict=False):
+        gaps += [abs(one[key] - other[key]) for key in one.keys() & other.keys() if key.startswith(("train/", "val/"))]
+    if len(lines[0]) != len(lines[1]):
+        gaps.append(math.inf)
+    return Reproduction(
+        first.folder,
+        second.folder,
+        changed_images(first, second.read_all_examples()),
+        max(gaps),
+        before["sha256"]["best"] == after["sha256"]["best"],
+        before["sha256"]["last_state"] == after["sha256"]["last_state"],
+        differences(before, machine_part(after)),
+    )
