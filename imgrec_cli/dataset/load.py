@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from imgrec_cli.dataset.digests import Files
 from imgrec_cli.dataset.pack import DeepImageMet, Facts, Pack, find_survey, open_pack, take_survey
-from imgrec_cli.dataset.scan import SPLITS, Example, Listing, Split, scan
+from imgrec_cli.dataset.scan import Example, Listing, scan
 from imgrec_cli.dataset.split import assign, groups_of
+from imgrec_cli.dataset.walk import SPLITS, Split
 from imgrec_cli.errors import DataError
 from imgrec_cli.imaging import PixelSpec
 from imgrec_cli.progress import Listener, Note, Warn, ignore

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
-from imgrec_cli.dataset.scan import Split
+from imgrec_cli.dataset.walk import Split
 from imgrec_cli.errors import DataError
 
 
