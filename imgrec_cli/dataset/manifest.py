@@ -85,9 +85,9 @@ def table(file: Path, key: str) -> Iterable[tuple[int, dict[str, str]]]:
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{key}: {file}: cannot be read as UTF-8 text", "save it as CSV in UTF-8") from error
     if file.suffix.lower() in (".jsonl", ".ndjson"):
-        for number, line in enumerate(text.splitlines(), 1):
-            if line.strip():
-                yield number, _object(file, number, line)
+        for number, written in enumerate(text.splitlines(), 1):
+            if written.strip():
+                yield number, _object(file, number, written)
         return
     delimiter = ";" if text.split("\n", 1)[0].count(";") > text.split("\n", 1)[0].count(",") else ","
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)

@@ -52,16 +52,20 @@ class Listing:
     """What the folders hold, in a fixed order: by split, class, path.
 
     Of `examples`, `split` says which folder they lie in and `row` counts from 0. `given` are the splits that have a
-    folder of their own. `folders` are the folders with the class folders, absolute, and the manifest. `left_out` are
-    the names of folders or labels that `data.classes` leaves out.
+    folder of their own. `folders` are the folders with the class folders, absolute, and the manifest. `remarks` are
+    (kind, text) of what may be wrong. `left_out` are the names of folders or labels that `data.classes` leaves out.
     """
 
     class_names: tuple[str, ...]
     examples: tuple[Example, ...]
     given: frozenset[Split]
     folders: tuple[Path, ...]
-    warnings: tuple[str, ...]
+    remarks: tuple[tuple[str, str], ...]
     left_out: tuple[str, ...] = ()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        return tuple(text for _, text in self.remarks)
 
     def shown(self) -> list[str]:
         """A short name for every example: its file's path below what all folders share, with `/` and in NFC."""
@@ -82,7 +86,7 @@ class _Tree:
 
     place: Path
     classes: dict[str, list[_Image]]
-    warnings: tuple[str, ...]
+    remarks: tuple[tuple[str, str], ...]
 
 
 class Problems:
@@ -110,7 +114,7 @@ def scan(data: "Data", key: str = "data.folder", problems: Problems | None = Non
     _check_no_file_twice(trees)
     raw = {name for _, tree in trees for name in tree.classes}
     named = class_of(raw, data.classes)
-    trees = [(split, _Tree(tree.place, _renamed(tree.classes, named), tree.warnings)) for split, tree in trees]
+    trees = [(split, _Tree(tree.place, _renamed(tree.classes, named), tree.remarks)) for split, tree in trees]
     by_split: dict[Split, dict[str, list[_Image]]] = {}
     for split, tree in trees:
         for name, images in tree.classes.items():
@@ -121,9 +125,9 @@ def scan(data: "Data", key: str = "data.folder", problems: Problems | None = Non
     names = tuple(sorted((name for name, images in training.items() if images), key=natural_order))
     _check_empty(training, place["train"], problems)
     _check_validation(by_split.get("validation"), place.get("validation"), data, problems)
-    warnings = [text for _, tree in trees for text in tree.warnings]
+    remarks = [remark for _, tree in trees for remark in tree.remarks]
     for split, classes in by_split.items():
-        warnings += _compare_classes(names, classes, place[split], split, problems)
+        remarks += _compare_classes(names, classes, place[split], split, problems)
     labels = {name: label for label, name in enumerate(names)}
     found = (
         (path, file, labels[name], split, group)
@@ -140,7 +144,7 @@ def scan(data: "Data", key: str = "data.folder", problems: Problems | None = Non
         ),
         given=frozenset(by_split) - {"train"},
         folders=tuple(dict.fromkeys(tree.place for _, tree in trees)),
-        warnings=tuple(warnings),
+        remarks=tuple(remarks),
         left_out=tuple(sorted((name for name, target in named.items() if target is None), key=natural_order)),
     )
 
@@ -165,9 +169,10 @@ def _manifest_trees(data: "Data") -> list[tuple[Split, _Tree]]:
     file = Path(data.manifest)
     rows, warnings = read_manifest(file)
     trees: dict[Split, _Tree] = {}
+    remarks = tuple(("stray", text) for text in warnings)
     for row in rows:
         split = row.split or "train"
-        tree = trees.setdefault(split, _Tree(file, {}, () if trees else tuple(warnings)))
+        tree = trees.setdefault(split, _Tree(file, {}, () if trees else remarks))
         tree.classes.setdefault(row.label, []).append((row.path, row.file, row.group))
     return [(split, trees[split]) for split in SPLITS if split in trees]
 
@@ -342,20 +347,18 @@ def _read_tree(folder: Path, key: str, label_from: str | None = None, prefix: st
         layouts.refuse_flat(folder, loose, key)
     if not any(classes.values()) and others:
         raise DataError(f"{folder}: no images, only {_kinds(others)}", what_is_an_image())
-    warnings = []
+    remarks = []
     if label_from is None:
         below = {name: [path.removeprefix(prefix) for path, _, _ in images] for name, images in classes.items()}
-        warnings += layouts.look_for_subjects(folder, below, key)
+        remarks += [("layout", text) for text in layouts.look_for_subjects(folder, below, key)]
     if loose:
-        warnings.append(
-            f"{folder}: {_count(len(loose), 'image')} outside of the class folders ignored, such as {min(loose)}"
-        )
+        number = _count(len(loose), "image")
+        remarks.append(("stray", f"{folder}: {number} outside of the class folders ignored, such as {min(loose)}"))
     if others:
-        number = others.total()
-        are = "files are not images and were" if number > 1 else "file is not an image and was"
-        warnings.append(f"{folder}: {number} {are} ignored: {_kinds(others)}")
+        are = "files are not images and were" if others.total() > 1 else "file is not an image and was"
+        remarks.append(("stray", f"{folder}: {others.total()} {are} ignored: {_kinds(others)}"))
     ordered = {name: sorted(classes[name]) for name in sorted(classes, key=natural_order)}
-    return _Tree(folder, ordered, tuple(warnings))
+    return _Tree(folder, ordered, tuple(remarks))
 
 
 def _labelled_by_rule(folder: Path, by_path: dict[str, list[_Image]], pattern: str) -> dict[str, list[_Image]]:
@@ -430,8 +433,8 @@ def _check_validation(
 
 def _compare_classes(
     names: tuple[str, ...], classes: dict[str, list[_Image]], place: Path, split: Split, problems: Problems
-) -> list[str]:
-    """A warning about classes that a split lacks; classes that training does not have are a problem."""
+) -> list[tuple[str, str]]:
+    """A remark about classes that a split lacks; classes that training does not have are a problem."""
     extra = [name for name, images in classes.items() if images and name not in names]
     missing = [name for name in names if not classes.get(name)]
     if extra:
@@ -442,7 +445,7 @@ def _compare_classes(
         if near:
             hint = f"is {near[0][0]} the class {near[0][1]}? class folders must have the same names everywhere"
         problems.meet("class_sets", DataError("\n".join(lines), hint))
-    return [f"{place}: no {split} images of {_some(missing)}"] if missing else []
+    return [("class_sets", f"{place}: no {split} images of {_some(missing)}")] if missing else []
 
 
 def _count(number: int, noun: str) -> str:
