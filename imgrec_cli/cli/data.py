@@ -26,6 +26,7 @@ SheetOption = Annotated[
 ]
 SheetLimit = Annotated[int, typer.Option("--limit", min=1, help="Pictures on the sheet at most; it embeds them.")]
 _NAMED = 3
+_LISTED = 10
 
 
 @app.callback()
@@ -138,6 +139,42 @@ def _look(target: Path, overrides: list[str] | None, quiet: bool, format_: outpu
 
     with output.ProgressPrinter(output.Format.human, quiet or format_ is output.Format.json) as progress:
         return look_at(target, overrides or (), progress, command)
+
+
+@app.command()
+def label_issues(
+    config: Annotated[Path, typer.Argument(help="YAML file of the experiment.", show_default=False)],
+    out: SheetOption = None,
+    limit: SheetLimit = 200,
+    folds: Annotated[int, typer.Option(min=2, max=20, help="Parts; a model is trained for each, without it.")] = 5,
+    set_: SetOption = None,
+    quiet: QuietOption = False,
+    format_: FormatOption = output.Format.human,
+) -> None:
+    """Rank the labels that are likely wrong, by models that have not seen the pictures.
+
+    Example: imgrec data label-issues flowers.yaml -o sheet.html
+    """
+    from imgrec_cli import api
+
+    with output.ProgressPrinter(output.Format.human, quiet or format_ is output.Format.json) as progress:
+        found = api.label_issues(config, set_ or (), folds=folds, on_event=progress)
+    if out is not None:
+        from imgrec_cli.sheets import issues_sheet
+
+        shown = issues_sheet(found, out, limit)
+    if format_ is output.Format.json:
+        output.result("data label-issues", [issue.as_dict() for issue in found.ranked])
+        return
+    for issue in found.ranked[:_LISTED]:
+        output.line(
+            f"{issue.shown}: labelled {issue.label} {output.percent(issue.given_probability)}, "
+            f"rather {issue.suggested} {output.percent(issue.suggested_probability)}"
+        )
+    doubted = sum(issue.doubted for issue in found.ranked)
+    output.line(f"{doubted:,} of {len(found.ranked):,} labels are in doubt, the most doubtful above")
+    if out is not None:
+        output.line(f"wrote {out} with {shown}")
 
 
 @app.command()

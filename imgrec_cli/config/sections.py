@@ -59,7 +59,8 @@ def _text_or_list(expected: str) -> Discriminator:
     return Discriminator(branch, custom_error_type="neither", custom_error_message=expected)
 
 
-def _regex_with_one_capture(pattern: str) -> str:
+def regex_with_one_capture(pattern: str) -> str:
+    """The pattern. Raises ValueError where it is no regular expression with exactly one capture."""
     try:
         compiled = re.compile(pattern)
     except re.error as error:
@@ -95,7 +96,7 @@ Folder = Annotated[str, Field(min_length=1)]
 # Unicode spells many letters in two ways that look alike: names are compared in one of them
 Name = Annotated[str, Field(min_length=1), AfterValidator(_nfc)]
 Names = Annotated[tuple[Name, ...], Strict(False)]
-OneCapture = Annotated[str, AfterValidator(_regex_with_one_capture)]
+OneCapture = Annotated[str, AfterValidator(regex_with_one_capture)]
 # strict mode would refuse YAML's lists where a tuple is wanted
 Size = Annotated[tuple[Annotated[int, Field(ge=1, le=4096)], Annotated[int, Field(ge=1, le=4096)]], Strict(False)]
 Side = Annotated[int, Field(ge=1, le=256)]

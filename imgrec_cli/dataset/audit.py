@@ -84,7 +84,11 @@ def leaks(listing: Listing, facts: Sequence[Facts], excluded: Places[int]) -> li
 
 def summary_line(findings: Sequence[Finding]) -> str:
     """One line for a run that goes on: what was found in the pictures that nothing else has told."""
-    told = [finding for finding in findings if finding.level == "warning" and finding.kind not in _TOLD_WHILE_LOADING]
+    told = [
+        finding
+        for finding in findings
+        if finding.level == "warning" and finding.groups and finding.kind not in _TOLD_WHILE_LOADING
+    ]
     if not told:
         return ""
     return f"{'; '.join(finding.message for finding in told)}. To see them: imgrec data check CONFIG -o sheet.html"

@@ -43,8 +43,9 @@ class Dataset:
 
     `pixels` is uint8 [images, height, width, channels], 0 to 255, memory-mapped and read-only; `examples` name its
     rows. `digests` are the BLAKE2b of the files' bytes, by row. `fingerprint` is equal for equal splits of equal files.
-    `left_out` are the names of folders or labels that the config leaves out, `identities` by row are equal for equal
-    pictures, `decided` are the rows whose label somebody has looked at.
+    `left_out` are the names of folders or labels that the config leaves out. `identities` by row are equal for equal
+    pictures, `decided` are the rows whose label somebody has looked at; `shown` are short names and `groups` what must
+    stay together, both by example.
     """
 
     class_names: tuple[str, ...]
@@ -57,6 +58,8 @@ class Dataset:
     left_out: tuple[str, ...] = ()
     identities: tuple[str, ...] = ()
     decided: frozenset[int] = frozenset()
+    shown: tuple[str, ...] = ()
+    groups: tuple[str, ...] | None = None
 
     def rows(self, split: str) -> NDArray[np.int64]:
         """Rows int64 [images] of a split's images in `pixels`."""
@@ -107,7 +110,7 @@ def collect(
     """Find and decode the images that a config names, and apply its corrections; the paths in `data` are absolute."""
     listing = scan(data) if listing is None else listing
     if data.group is not None:  # a wrong expression is told before anything is decoded
-        _groups(listing.examples, data)
+        _groups([example for example in listing.examples if example.split == "train"], data)
     pack, spec = _packed(listing, data, image, seed, on_event)
     corrected = correct(listing, [fact.digest for fact in pack.facts], data)
     return Collection(corrected, pack, spec, listing.shown())
@@ -152,6 +155,7 @@ def load_dataset(
     for warning in _thin_splits(listing, examples, data):
         on_event(Warn(warning))
     digests = tuple(fact.digest for fact in facts if not fact.reason)
+    groups = _groups(examples, data)
     left_out = [(place, "left out by a correction") for place in sorted(corrected.excluded)]
     left_out += [(place, "also among the images that judge or choose the model") for place in sorted(leaked)]
     dataset = Dataset(
@@ -168,6 +172,8 @@ def load_dataset(
         left_out=listing.left_out,
         identities=tuple(fact.identity for fact in facts if not fact.reason),
         decided=frozenset(rows[place] for place in corrected.decided if place in rows),
+        shown=tuple(found.shown[place] for place in assigned),
+        groups=None if groups is None else tuple(groups),
     )
     counts = ", ".join(f"{len(dataset.rows(split)):,} {split}" for split in SPLITS)
     on_event(Note(f"{len(examples):,} images in {len(listing.class_names)} classes: {counts}"))
@@ -227,13 +233,12 @@ def _leaked(found: Collection, data: "Data", on_event: Listener) -> set[int]:
 
 
 def _groups(examples: Sequence[Example], data: "Data") -> list[str] | None:
-    """The group of every example that is trained on or cut from: of the manifest, else by the config's expression."""
-    training = [example for example in examples if example.split == "train"]
-    if data.group is None and not any(example.group for example in training):
+    """The group of every example: of the manifest, else by the config's expression, which is for images to be cut."""
+    if data.group is None and not any(example.group for example in examples):
         return None
-    by_name = [example.path for example in training if not example.group]
+    by_name = [example.path for example in examples if not example.group]
     found = iter(by_name if data.group is None else groups_of(by_name, data.group))
-    return [example.group or next(found) for example in training]
+    return [example.group or next(found) for example in examples]
 
 
 def _packed(listing: Listing, data: "Data", image: "Image", seed: int, on_event: Listener) -> tuple[Pack, PixelSpec]:

@@ -1,5 +1,6 @@
 """A look at a collection without training: its findings, its counts, and its split as a manifest."""
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,11 +26,17 @@ LOOK = Image(size=(32, 32))
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """A collection, the split of every place that is used, and what was found."""
+    """A collection, the split of every place that is used, and what was found.
+
+    `group`, `corrections` and `titles` are the config's expression, file and names for people.
+    """
 
     found: Collection
     splits: dict[int, Split]
     findings: list[Finding]
+    group: str | None
+    corrections: str | None
+    titles: dict[str, str]
 
     def name(self, place: int) -> str:
         """The class of an example."""
@@ -85,12 +92,15 @@ class Look:
         }
 
     def rows(self) -> list[Row]:
-        """The split as rows of a manifest, in the order of the listing."""
-        listing, merged = self.found.listing, []
+        """The split as rows of a manifest, in the order of the listing, with the groups that it kept together."""
+        listing = self.found.listing
+        search = re.compile(self.group or "()").search
+        rows = []
         for place, split in sorted(self.splits.items()):
             example = listing.examples[place]
-            merged.append(Row(example.path, example.file, self.name(place), split, example.group))
-        return merged
+            group = example.group or (match[1] if (match := search(example.path)) else "")
+            rows.append(Row(example.path, example.file, self.name(place), split, group))
+        return rows
 
 
 def look_at(
@@ -125,7 +135,7 @@ def look_at(
             findings.append(Finding("correction", "warning", f"{count} {why}: {', '.join(paths[:10])}"))
     findings += audit(found, splits, data)
     findings.sort(key=lambda finding: ("error", "warning", "notice").index(finding.level))
-    return Look(found, splits, findings)
+    return Look(found, splits, findings, data.group, data.corrections, dict(data.classes.titles))
 
 
 def _meant(target: Path, overrides: "Sequence[str]", command: str) -> tuple[Data, Image, int, str]:
