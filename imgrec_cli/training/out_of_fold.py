@@ -23,7 +23,7 @@ def out_of_fold_probabilities(config: Config, dataset: Dataset, number: int, on_
 
     Equal pictures and groups of the config fall into one fold. Each model trains for all epochs of the resolved config:
     no score chooses among them, so none of the held-out images has a say in what is asked of it. Raises DataError where
-    a fold would train on less than a batch.
+    a class would be missing from the images that a fold trains on.
     """
     classes = len(dataset.class_names)
     # every image may train: the features of a frozen backbone are wanted of all
@@ -41,25 +41,31 @@ def out_of_fold_probabilities(config: Config, dataset: Dataset, number: int, on_
             number=number,
         )
     )
-    probabilities = np.zeros((len(rows), classes))
-    for fold in range(number):
-        held_out, kept = np.flatnonzero(fold_of == fold), np.flatnonzero(fold_of != fold)
-        if not len(held_out):
-            continue
+    kept_of = [np.flatnonzero(fold_of != fold) for fold in range(number)]
+    for kept in kept_of:
         missing = set(labels.tolist()) - set(labels[kept].tolist())
         if missing:
             name = dataset.class_names[min(missing)]
             raise DataError(
-                f"all images of {name} fall into one fold of {number}", "add images, or leave the class out"
+                f"all images of {name} fall into one of {number} parts", "add images, or leave the class out"
             )
-        keras.utils.set_random_seed(config.seed)
-        batch_size = min(config.train.batch_size, len(kept))
+    keras.utils.set_random_seed(config.seed)
+    batch_size = min(config.train.batch_size, *map(len, kept_of))
+    network = head_model(config, classes, inputs.shape[1]) if only_head else training_model(config, classes)
+    model = compiled(network, config, min(steps_per_execution(config, classes), min(map(len, kept_of)) // batch_size))
+    # one model for all folds, which is compiled once and begins each as it began the first
+    changing = [*model.variables, *model.optimizer.variables]
+    start = [np.array(variable) for variable in changing]
+    probabilities = np.zeros((len(rows), classes))
+    for fold, kept in enumerate(kept_of):
+        held_out = np.flatnonzero(fold_of == fold)
+        if not len(held_out):
+            continue
+        for variable, value in zip(changing, start, strict=True):
+            variable.assign(value)
         source = Source(inputs, rows[kept], labels[kept], batch_size, config.seed)
-        block = min(steps_per_execution(config, classes), source.steps)
-        network = head_model(config, classes, inputs.shape[1]) if only_head else training_model(config, classes)
-        model = compiled(network, config, block)
         for epoch in range(1, config.train.epochs + 1):
-            batches = source.batches(epoch, 0, block)
+            batches = source.batches(epoch, 0, model.steps_per_execution)
             model.fit(batches, initial_epoch=epoch - 1, epochs=epoch, shuffle=False, verbose=0)
             on_event(Advance("training folds", fold * config.train.epochs + epoch, number * config.train.epochs))
         logits = predict_logits(model, inputs, rows[held_out], batch_size).astype(np.float64)
