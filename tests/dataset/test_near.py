@@ -1,4 +1,4 @@
-"""Near duplicates: the search against all pairs, the hash against SciPy's transform, the judgement on changed pictures."""
+"""Near duplicates: the search against all pairs, the hash against SciPy, the judgement on changed pictures."""
 
 import io
 from pathlib import Path
