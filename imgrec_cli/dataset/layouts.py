@@ -132,8 +132,9 @@ def look_for_subjects(folder: Path, classes: dict[str, list[str]], key: str) -> 
 
 
 def _one_folder_per_subject(folder: Path, subjects: list[str], names: list[str], key: str, rule: str) -> DataError:
+    named = _some(sorted(subjects, key=natural_order), 3)
     return DataError(
-        f"{folder}: one folder per subject, it seems: {_some(sorted(subjects, key=natural_order), 3)}; the classes inside: {_some(names)}",
+        f"{folder}: one folder per subject, it seems: {named}; the classes inside: {_some(names)}",
         f"take the class from inside, and keep a subject's images on one side of the split:\n"
         f"  {rules(key, folder, rule, _OUTER_GROUP)}\n"
         f"where the outer folders are the classes: {rules(key, folder, _OUTER_GROUP)}",
