@@ -67,7 +67,7 @@ def check(config: ConfigArgument, set_: SetOption = None) -> None:
     for split in ("train", "validation", "test"):
         cut = "" if split == "train" or split in listing.given else ", cut from the training images"
         output.line(f"{split}: {counts[split]:,} images{cut}")
-    output.line("no image was opened: those that are equal or damaged are found when training reads them")
+    output.line("no image was opened: imgrec data check finds those that are damaged, equal or contradictory")
     output.line(f"{len(listing.class_names)} classes: {', '.join(listing.class_names)}")
     parameters = sum(row.parameters for row in layer_table(loaded, len(listing.class_names)))
     output.line(f"{parameters:,} parameters")
