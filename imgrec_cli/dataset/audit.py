@@ -8,10 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
 from imgrec_cli.dataset.collection import Collection
-from imgrec_cli.dataset.near import near_duplicates
 from imgrec_cli.dataset.pack import Facts
 from imgrec_cli.dataset.scan import Listing
 from imgrec_cli.dataset.walk import Split
@@ -158,16 +155,17 @@ def _same_picture(places: list[int], listing: Listing, facts: list[Facts]) -> li
 
 def _near(found: Collection, places: list[int], splits: Mapping[int, Split]) -> list[Finding]:
     """Groups of pictures that differ by little, apart from those that are equal."""
-    listing, facts, rows = found.listing, found.facts, found.rows
-    first = {facts[place].identity: place for place in reversed(places) if facts[place].look}
-    chosen = sorted(first.values())
-    if len(chosen) < 2:
-        return []
-    looks = np.array([int(facts[place].look, 16) for place in chosen], np.uint64)
-    place_of = {rows[place]: place for place in chosen}
-    pairs = near_duplicates(found.pack.pixels, looks, np.array([rows[place] for place in chosen]))
+    listing, facts = found.listing, found.facts
+    used = set(places)
+    place_of = {row: place for place, row in found.rows.items()}
+    copies: dict[str, int] = {}  # the first that is used, of pictures that are equal
+    for place in places:
+        copies.setdefault(facts[place].identity, place)
     kinds: dict[str, list[tuple[int, ...]]] = defaultdict(list)
-    for left, right in ((place_of[int(a)], place_of[int(b)]) for a, b in pairs):
+    for rows in found.pack.near:
+        left, right = (copies.get(facts[place_of[row]].identity, -1) for row in rows)
+        if left not in used or right not in used:
+            continue
         one, other = listing.examples[left], listing.examples[right]
         if one.label != other.label:
             kinds["near_contradiction"].append((left, right))

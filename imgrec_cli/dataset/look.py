@@ -2,10 +2,11 @@
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from imgrec_cli.config import Data, Image, load_config
 from imgrec_cli.dataset.audit import Finding, audit
@@ -16,9 +17,6 @@ from imgrec_cli.dataset.scan import Problems, scan
 from imgrec_cli.dataset.walk import SPLITS, Split
 from imgrec_cli.errors import DataError
 from imgrec_cli.progress import Listener, ignore
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 # A folder without a config is looked at in small: enough to tell near duplicates, and quick to write.
 LOOK = Image(size=(32, 32))
@@ -80,7 +78,7 @@ class Look:
         groups.append(("all", "all", list(self.splits)))
         return [{"class": name, "split": split, **self._of(places)} for name, split, places in groups if places]
 
-    def _of(self, places: "Sequence[int]") -> dict[str, Any]:
+    def _of(self, places: Sequence[int]) -> dict[str, Any]:
         facts = [self.found.facts[place] for place in places]
         return {
             "images": len(facts),
@@ -104,7 +102,7 @@ class Look:
 
 
 def look_at(
-    target: Path, overrides: "Sequence[str]" = (), on_event: Listener = ignore, command: str = "imgrec data check"
+    target: Path, overrides: Sequence[str] = (), on_event: Listener = ignore, command: str = "imgrec data check"
 ) -> Look:
     """Look at a folder of images, or at what a config names. Raises DataError for what cannot be meant at all.
 
@@ -138,7 +136,7 @@ def look_at(
     return Look(found, splits, findings, data.group, data.corrections, dict(data.classes.titles))
 
 
-def _meant(target: Path, overrides: "Sequence[str]", command: str) -> tuple[Data, Image, int, str]:
+def _meant(target: Path, overrides: Sequence[str], command: str) -> tuple[Data, Image, int, str]:
     """The sections of a config, or those for a bare folder, and what its images were typed behind."""
     if target.suffix.lower() in (".yaml", ".yml") and not target.is_dir():
         config = load_config(target, overrides)

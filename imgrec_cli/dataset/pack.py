@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from imgrec_cli.dataset import cache
 from imgrec_cli.dataset.cache import PARTIAL, PIXELS, RECORDS
 from imgrec_cli.dataset.digests import Files, digest_of_stream, digest_of_texts
-from imgrec_cli.dataset.near import hashes
+from imgrec_cli.dataset.near import hashes, near_duplicates
 from imgrec_cli.errors import BadImageError, DataError, DiskSpaceError, InputError
 from imgrec_cli.imaging import PixelSpec, decode, open_file, survey
 from imgrec_cli.machine import available_cores
@@ -68,10 +68,14 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Pack:
-    """`facts` of every file in order; `pixels` uint8 [images, height, width, channels] of those without a `reason`."""
+    """`facts` of every file in order; `pixels` uint8 [images, height, width, channels] of those without a `reason`.
+
+    `near` are pairs of rows whose pictures are almost the same; of equal pictures only the first row is in it.
+    """
 
     facts: list[Facts]
     pixels: Pixels
+    near: list[tuple[int, int]]
 
 
 class DeepImageMet(Exception):
@@ -150,11 +154,12 @@ def _read_pack(folder: Path, spec: PixelSpec) -> Pack | None:
         if (folder / PIXELS).stat().st_size != int(np.prod(shape)):
             return None
         pixels = np.memmap(folder / PIXELS, np.uint8, "r", shape=shape)
+        near = [(int(one), int(other)) for one, other in records["near"]]
     except (OSError, ValueError, TypeError, KeyError):
         return None
     with suppress(OSError):
         os.utime(folder / RECORDS)  # the time of its last use
-    return Pack(facts, pixels)
+    return Pack(facts, pixels, near)
 
 
 def _build(files: Files, spec: PixelSpec, name: str, on_event: Listener, eight_bit_only: bool) -> Pack:
@@ -189,9 +194,10 @@ def _build(files: Files, spec: PixelSpec, name: str, on_event: Listener, eight_b
                 raise DataError(f"none of the {count:,} images can be read: {files.paths[0]}: {facts[0].reason}")
             stream.flush()
             os.fsync(stream.fileno())
+        near = _near_pairs(facts, partial / PIXELS, spec)
         with (partial / RECORDS).open("w", encoding="utf-8") as records:
             rows = [astuple(fact) for fact in facts]
-            json.dump({"source": files.source, "spec": asdict(spec), "files": rows}, records)
+            json.dump({"source": files.source, "spec": asdict(spec), "files": rows, "near": near}, records)
             records.flush()
             os.fsync(records.fileno())
         digests = [fact.digest for fact in facts]
@@ -216,6 +222,18 @@ def _build(files: Files, spec: PixelSpec, name: str, on_event: Listener, eight_b
         raise
     finally:
         cache.remove_pack(partial)
+
+
+def _near_pairs(facts: list[Facts], pixels: Path, spec: PixelSpec) -> list[tuple[int, int]]:
+    """Pairs of rows of almost the same picture, apart from equal ones; found once, while the pack is made."""
+    readable = [fact for fact in facts if not fact.reason]
+    first: dict[str, int] = {}
+    for row, fact in enumerate(readable):
+        first.setdefault(fact.identity, row)
+    rows = np.array(sorted(first.values()), np.int64)
+    looks = np.array([int(readable[row].look, 16) for row in rows], np.uint64)
+    written = np.memmap(pixels, np.uint8, "r", shape=(len(readable), *spec.size, spec.channels))
+    return [(int(one), int(other)) for one, other in near_duplicates(written, looks, rows)]
 
 
 def _examined(
