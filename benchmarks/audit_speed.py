@@ -1,6 +1,6 @@
 """How long `imgrec data check` takes on a folder it has never seen.
 
-    python benchmarks/audit_speed.py DIR
+python benchmarks/audit_speed.py DIR
 """
 
 import os

@@ -1,6 +1,6 @@
 """The images to label next: those a model is least sure of, against as many at random.
 
-    python benchmarks/next_labels.py --images DIR [--pool 3000] [--start 100] [--step 100] [--rounds 4] [--seeds 5]
+    python benchmarks/next_labels.py --images DIR [--pool 3000] [--start 100] [--step 100] [--rounds 3] [--seeds 5]
 
 DIR has train/ and test/ with class folders. Both ways start from the same labelled images and go on with a manifest, as
 `imgrec predict --order unsure` and its sheet write it; the label is the folder's name. Needs the extra train.
@@ -48,7 +48,7 @@ def accuracy(folder: Path, labelled: list[Path], test: list[Path], seed: int) ->
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--images", type=Path, required=True)
-    for option, default in (("pool", 3000), ("start", 100), ("step", 100), ("rounds", 4), ("seeds", 5)):
+    for option, default in (("pool", 3000), ("start", 100), ("step", 100), ("rounds", 3), ("seeds", 5)):
         parser.add_argument(f"--{option}", type=int, default=default)
     asked = parser.parse_args()
     found: dict[str, dict[int, list[float]]] = {"unsure": {}, "random": {}}
@@ -59,16 +59,19 @@ def main() -> None:
             draw = random.Random(seed)
             pool = draw.sample(sorted((asked.images / "train").rglob("*.png")), asked.pool)
             test = draw.sample(sorted((asked.images / "test").rglob("*.png")), 1000)
+            first, first_run = accuracy(folder, pool[: asked.start], test, seed)  # is the same both ways
             for way, scores in found.items():
                 labelled, rest = pool[: asked.start], pool[asked.start :]
-                for _ in range(asked.rounds + 1):
-                    score, run = accuracy(folder, labelled, test, seed)
-                    scores.setdefault(len(labelled), []).append(score)
+                score, run = first, first_run
+                scores.setdefault(len(labelled), []).append(score)
+                for _ in range(asked.rounds):
                     if way == "unsure":
                         answers = Classifier.load(run).predict_many((str(file), file) for file in rest)
                         order = least_sure_first([answer for answer in answers if isinstance(answer, Prediction)])
                         rest = [Path(answer.source) for answer in order]
                     labelled, rest = labelled + rest[: asked.step], rest[asked.step :]
+                    score, run = accuracy(folder, labelled, test, seed)
+                    scores.setdefault(len(labelled), []).append(score)
                 print(f"seed {seed} {way}: " + ", ".join(f"{100 * s[-1]:.1f}" for s in scores.values()), flush=True)
     print("labels  unsure        random        seeds where unsure is better")
     for number, unsure in found["unsure"].items():
