@@ -189,7 +189,8 @@ def _told(corrected: Corrected, data: "Data") -> list[Note | Warn]:
     """What the corrections did, and which of them could not be applied."""
     if data.corrections is None:
         return []
-    done = f"{len(corrected.excluded):,} images left out and {corrected.relabelled:,} relabelled"
+    left_out = "1 image" if len(corrected.excluded) == 1 else f"{len(corrected.excluded):,} images"
+    done = f"{left_out} left out and {corrected.relabelled:,} relabelled"
     told: list[Note | Warn] = [Note(f"corrections: {done} by {data.corrections}")]
     for paths, why in (
         (corrected.changed, "the picture is another one since: not applied, look at it again"),

@@ -5,7 +5,7 @@ import difflib
 import io
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,9 +43,13 @@ def read_manifest(file: Path) -> tuple[list[Row], list[str]]:
     seen: dict[str, int] = {}
     missing: list[tuple[int, str]] = []
     ignored: dict[str, None] = {}
+    checked: set[tuple[str, ...]] = set()
     for line, values in table(file, "data.manifest"):
-        _check_columns(file, line, values)
-        ignored.update(dict.fromkeys(key for key in values if key not in COLUMNS))
+        columns = tuple(values)
+        if columns not in checked:  # in JSONL every line has its own
+            _check_columns(file, line, columns)
+            checked.add(columns)
+            ignored.update(dict.fromkeys(key for key in columns if key not in COLUMNS))
         path, label = nfc(values["path"].strip().replace("\\", "/")), nfc(values["label"].strip())
         for key, value in (("path", path), ("label", label)):
             if not value:
@@ -122,7 +126,7 @@ def _object(file: Path, number: int, line: str) -> dict[str, str]:
     return {str(key): "" if cell is None else str(cell) for key, cell in value.items()}
 
 
-def _check_columns(file: Path, line: int, values: dict[str, str]) -> None:
+def _check_columns(file: Path, line: int, values: Sequence[str]) -> None:
     for needed in ("path", "label"):
         if needed not in values:
             meant = next((key for key in values if _MEANT.get(key) == needed), "")

@@ -197,23 +197,31 @@ def test_unsure_images_first_on_a_sheet(imgrec: Run, tiny_run: Path, tiny_config
 
 
 @pytest.mark.tf
-def test_label_issues_names_what_was_changed(imgrec: Run, shapes: Path, tmp_path: Path) -> None:
-    (shapes / "circle" / "00.png").rename(shapes / "square" / "moved.png")
+def test_label_issues_names_what_was_changed(imgrec: Run, tiny_config: Path, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for name, level in (("dark", 60), ("light", 190)):
+        (tmp_path / "shapes" / name).mkdir(parents=True)
+        for number in range(20):
+            pixels = random.integers(level - 50, level + 50, (16, 16)).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "shapes" / name / f"{number:02}.png")
+    (tmp_path / "shapes/dark/03.png").rename(tmp_path / "shapes/light/moved.png")
+    (tmp_path / "shapes/light/07.png").rename(tmp_path / "shapes/dark/also moved.png")
+    shutil.copyfile(tiny_config, tmp_path / "tiny.yaml")
     out = tmp_path / "issues.html"
-    words = ("--folds", 3, "--set", "train.epochs=30", "--set", "train.precision=float32", "-o", out)
-    done = imgrec("data", "label-issues", tmp_path / "tiny.yaml", *words, "-q", "--format", "json")
+    settings = ("--set", "train.epochs=10", "--set", "train.precision=float32", "-q", "--format", "json")
+    words = ("data", "label-issues", tmp_path / "tiny.yaml", "--folds", 2, *settings)
+    done = imgrec(*words, "-o", out)
     assert done.code == 0, done.err
     ranked = json.loads(done.out)["result"]
-    assert len(ranked) == 36
-    assert "square/moved.png" in [issue["path"] for issue in ranked[:6]]
-    assert out.read_text().count('<article class="card"') == 36
+    assert len(ranked) == 40
+    assert {issue["path"] for issue in ranked[:2]} == {"light/moved.png", "dark/also moved.png"}
+    assert [issue["doubted"] for issue in ranked[:3]] == [True, True, False]
+    assert {issue["suggested"] for issue in ranked if issue["label"] == "light"} == {"dark"}
+    assert out.read_text(encoding="utf-8").count('<article class="card"') == 40
     # what somebody has looked at is not asked again
-    (tmp_path / "c.csv").write_text("path,action,label\nsquare/moved.png,relabel,circle\n")
-    again = imgrec(
-        "data", "label-issues", tmp_path / "tiny.yaml", "--folds", 2, "--set", "train.epochs=1", "--set",
-        "train.precision=float32", "--set", f"data.corrections={tmp_path / 'c.csv'}", "-q", "--format", "json",
-    )  # fmt: skip
-    assert "square/moved.png" not in [issue["path"] for issue in json.loads(again.out)["result"]]
+    (tmp_path / "c.csv").write_text("path,action,label\nlight/moved.png,relabel,dark\n")
+    again = json.loads(imgrec(*words, "--set", f"data.corrections={tmp_path / 'c.csv'}").out)["result"]
+    assert [issue["path"] for issue in again if "moved" in issue["path"]] == ["dark/also moved.png"]
 
 
 def test_looking_at_data_needs_no_tensorflow(shapes: Path) -> None:

@@ -49,7 +49,7 @@ def test_images_are_left_out_and_relabelled_before_splitting(folder: Path) -> No
         ("cat/1.png", "left out by a correction")
     ]
     told = [event.text for event in events if isinstance(event, Note)]
-    assert f"corrections: 1 images left out and 1 relabelled by {folder / 'corrections.csv'}" in told
+    assert f"corrections: 1 image left out and 1 relabelled by {folder / 'corrections.csv'}" in told
     assert sorted(dataset.digest(example) for example in dataset.examples) == sorted(
         digest_of_file(example.file) for example in dataset.examples
     )
