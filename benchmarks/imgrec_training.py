@@ -30,7 +30,7 @@ def main() -> None:
         config = load_config(arguments.config, [*arguments.set, *same_precision])
     except ConfigError as error:
         contestant.skip(f"imgrec refuses the config: {error}")
-    _, dataset, config = api._prepare(config, ignore)
+    dataset, config = api._prepare(config, ignore)
     chosen.write_text(config.train.precision)
 
     # what follows is `training.fit`, an epoch at a time

@@ -39,6 +39,7 @@ from imgrec_cli.rundir import RUNS_FOLDER, RecordedExample, Run, full_disk_said,
 if TYPE_CHECKING:
     from imgrec_cli.config import Config
     from imgrec_cli.dataset import Dataset, Listing
+    from imgrec_cli.dataset.issues import LabelIssues
     from imgrec_cli.training.runtime import Machine
     from imgrec_cli.training.speed import Speeds
     from imgrec_cli.training.stop import Stop
@@ -239,11 +240,60 @@ def bench(config: Path | str, overrides: Sequence[str] = (), *, on_event: Listen
     from imgrec_cli.config import load_config
     from imgrec_cli.machine import peak_memory_bytes
 
-    listing, machine, resolved = _started(load_config(Path(config), overrides), on_event)
-    dataset, resolved = _loaded_images(resolved, listing, machine, None, on_event)
+    dataset, resolved = _prepare(load_config(Path(config), overrides), on_event)
     from imgrec_cli.training.speed import measure
 
     return measure(resolved, dataset), peak_memory_bytes()
+
+
+def label_issues(
+    config: "Config | Path | str", overrides: Sequence[str] = (), *, folds: int = 5, on_event: Listener = ignore
+) -> "LabelIssues":
+    """All images of a config, those whose labels are most likely wrong first.
+
+    The config is trained once for each of `folds` parts, which it does not see. Images that a correction speaks of are
+    left out of the list: somebody has looked at them.
+    """
+    import numpy as np
+
+    from imgrec_cli.config import Config, load_config
+    from imgrec_cli.dataset.issues import Issue, LabelIssues, doubtful_order, suggestions
+
+    if not isinstance(config, Config):
+        config = load_config(Path(config), overrides)
+    if find_spec("tensorflow") is None:
+        raise MissingExtraError("finding label issues trains models, which needs tensorflow", install_command("train"))
+    dataset, resolved = _prepare(config, on_event)
+    from imgrec_cli.training.out_of_fold import out_of_fold_probabilities
+
+    probabilities = out_of_fold_probabilities(resolved, dataset, folds, on_event)
+    labels = np.array([example.label for example in dataset.examples], np.int64)
+    order, doubted = doubtful_order(probabilities, labels)
+    suggested = suggestions(probabilities, labels)
+    issues = []
+    for index in order.tolist():
+        example, other = dataset.examples[index], int(suggested[index])
+        if example.row not in dataset.decided:
+            issues.append(
+                Issue(
+                    file=example.file,
+                    shown=dataset.shown[index],
+                    split=example.split,
+                    digest=dataset.digest(example),
+                    label=dataset.class_names[example.label],
+                    suggested=dataset.class_names[other],
+                    given_probability=float(probabilities[index, example.label]),
+                    suggested_probability=float(probabilities[index, other]),
+                    doubted=bool(doubted[index]),
+                )
+            )
+    return LabelIssues(dataset.class_names, dict(config.data.classes.titles), config.data.corrections, issues)
+
+
+def _prepare(config: "Config", on_event: Listener) -> "tuple[Dataset, Config]":
+    """The images, and the config with every `auto` resolved, outside of a run."""
+    listing, machine, config = _started(config, on_event)
+    return _loaded_images(config, listing, machine, None, on_event)
 
 
 def _started(config: "Config", on_event: Listener) -> "tuple[Listing, Machine, Config]":
@@ -387,7 +437,7 @@ def evaluate(
     classifier = Classifier.load(path)
     run = Run.open(path) if (path / "run.json").is_file() else None
     if data is not None:
-        images = _images_below(Path(data), split, classifier.manifest)
+        images = _images_below(Path(data), split, classifier.manifest, on_event)
         name = f"data-{Path(data).resolve().name}" + (f"-{split}" if split != "test" else "")
     elif run is not None:
         images = _images_of_run(run, split, classifier.manifest, on_event)
@@ -417,10 +467,13 @@ def _images_of_run(run: Run, split: str, manifest: Manifest, on_event: Listener)
     return [LabelledImage(example.path, Path(example.file), index[example.label]) for example in examples]
 
 
-def _images_below(folder: Path, split: str, manifest: Manifest) -> list[LabelledImage]:
+def _images_below(folder: Path, split: str, manifest: Manifest, on_event: Listener) -> list[LabelledImage]:
     from imgrec_cli.dataset.scan import scan_labelled
 
     found = scan_labelled(folder, split)
+    found, passed_over = manifest.as_classes(found)
+    if passed_over:
+        on_event(Note(f"left out, as in training: {', '.join(passed_over)}"))
     missing = [name for name in manifest.class_names if name not in found]
     extra = [name for name in found if name not in manifest.class_names]
     if missing or extra:

@@ -7,11 +7,13 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import Any, TypeVar
 
 from imgrec_cli.errors import InputError
 from imgrec_cli.imaging import PixelSpec
 from imgrec_cli.rundir import Run, write_json
+
+Item = TypeVar("Item")
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -56,7 +58,9 @@ class Manifest:
     """What a bundle says of itself.
 
     Input of the model: uint8 [N, height, width, channels], 0 to 255, N free. Output: float32 [N, classes],
-    probabilities in the order of `class_names`.
+    probabilities in the order of `class_names`. `titles` are what classes are called before people, `other` those that
+    stand for none of the others. `merged` are the names of folders that became a class of another name in training,
+    `left_out` those that were not used: folders to judge on are read alike.
     """
 
     name: str
@@ -67,6 +71,10 @@ class Manifest:
     parity: Parity
     versions: dict[str, str]
     scores: dict[str, Any] = field(default_factory=dict)
+    titles: dict[str, str] = field(default_factory=dict)
+    other: list[str] = field(default_factory=list)
+    merged: dict[str, list[str]] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)
     format: int = FORMAT_VERSION
 
     def _check_types(self) -> None:
@@ -82,6 +90,22 @@ class Manifest:
             raise ValueError("files holds sizes or hashes that are none")
         if not {MODEL, SELFTEST} <= self.files.keys():
             raise ValueError(f"files lacks {MODEL} or {SELFTEST}")
+
+    def title(self, name: str) -> str:
+        """A class as people read it."""
+        return self.titles.get(name, name)
+
+    def as_classes(self, images: dict[str, list[Item]]) -> tuple[dict[str, list[Item]], list[str]]:
+        """Images by the name of their folder → by class, and the names that are left out as in training."""
+        target = {member: name for name, members in self.merged.items() for member in members}
+        classes: dict[str, list[Item]] = {}
+        passed_over = []
+        for name, inside in images.items():
+            if name in self.left_out:
+                passed_over.append(name)
+            else:
+                classes.setdefault(target.get(name, name), []).extend(inside)
+        return classes, passed_over
 
     def write(self, folder: Path) -> None:
         """Write `manifest.json` into the bundle's folder, atomically."""

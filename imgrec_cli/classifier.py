@@ -3,7 +3,7 @@
 import math
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -187,3 +187,11 @@ class Classifier:
         """One image's probabilities float32 [classes] as a Prediction; equal ones keep the order of the classes."""
         order = np.argsort(-scores, kind="stable")
         return Prediction(source, [(self.class_names[i], float(scores[i])) for i in order])
+
+
+def least_sure_first(answers: Sequence[Prediction]) -> list[Prediction]:
+    """Answers by the gap between the two most probable classes, the smallest first: margin sampling.
+
+    Scheffer, Decomain and Wrobel 2001, Active Hidden Markov Models for Information Extraction, section 4.
+    """
+    return sorted(answers, key=lambda answer: answer.ranking[0][1] - answer.ranking[1][1])

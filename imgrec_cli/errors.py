@@ -1,5 +1,7 @@
 """Every error imgrec raises on purpose: what went wrong, where, and what to do about it."""
 
+from pathlib import Path
+
 
 class ImgrecError(Exception):
     """Something the user can act on: `message` says what, where and what was got, `hint` what to do.
@@ -50,6 +52,22 @@ class TrainingError(ImgrecError):
 def install_command(extra: str) -> str:
     """What to type for the packages of an extra; imgrec is installed from its own folder, not from an index."""
     return f'in the folder of imgrec: pip install -e ".[{extra}]" -c constraints.txt'
+
+
+ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".xz", ".bz2", ".7z", ".rar")
+
+
+def unpack_command(archive: Path) -> tuple[str, Path]:
+    """What to type to unpack an archive of images, and the folder that then holds them."""
+    target = archive.with_name(archive.name.split(".")[0])
+    if archive.suffix.lower() == ".zip":
+        return f"python -m zipfile -e {quoted(archive)} {quoted(target)}", target
+    return f"tar -xf {quoted(archive)}", target
+
+
+def quoted(path: Path | str) -> str:
+    """A path as it is typed in a command: in quotes where it holds a space."""
+    return f'"{path}"' if " " in str(path) else str(path)
 
 
 class MissingExtraError(ImgrecError):

@@ -2,7 +2,8 @@
 
 Training, evaluation and prediction all read through this module, so they cannot differ. What it decides:
 
-- The first picture of a JPEG, PNG, WebP, BMP, GIF or TIFF file, turned upright by its EXIF orientation.
+- The first picture of a JPEG, PNG, WebP, BMP, GIF or TIFF file, and of a HEIC file where the extra `heic` is installed,
+  turned upright by its EXIF orientation.
 - Palettes are looked up, CMYK and YCbCr become RGB by Pillow's formulas (no color management), transparency is laid
   over white, gray becomes RGB by repetition and RGB becomes gray by ITU-R BT.601.
 - Gray images with more than 8 bits (16-bit, 32-bit integer, floating point) are *deep*: `PixelSpec.range` says which
@@ -23,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
-from imgrec_cli.errors import BadImageError
+from imgrec_cli.errors import BadImageError, install_command
 
 # numpy and Pillow are imported where they are used: reading a bundle's manifest needs PixelSpec and neither of them.
 if TYPE_CHECKING:
@@ -31,7 +32,18 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")  # Pillow opens a JPEG of several pictures (MPO) as JPEG
+# Pillow's name of each format that is read, and the endings of its files; it may call a JPEG of several pictures MPO.
+SUFFIXES_OF = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
+    "PNG": (".png", ".apng"),
+    "WEBP": (".webp",),
+    "BMP": (".bmp",),
+    "GIF": (".gif",),
+    "TIFF": (".tif", ".tiff"),
+    "HEIF": (".heic", ".heif"),
+}
+FORMATS = tuple(name for name in SUFFIXES_OF if name != "HEIF")
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # ISO/IEC 23008-12, annex B
 MAX_PIXELS = 178_956_970  # where Pillow's own guard against decompression bombs raises
 MAX_BYTES = 900_000_000  # of memory that one picture may take on its way to pixels
 # What a picture takes at most per pixel, turned and with transparency: measured with Pillow 13 on 100 million pixels.
@@ -80,6 +92,16 @@ class PixelSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Form:
+    """What a file's header says: Pillow's names of format and mode, height and width in pixels as stored."""
+
+    format: str
+    mode: str
+    height: int
+    width: int
+
+
+@dataclass(frozen=True, slots=True)
 class Decoded:
     """One file, decoded once.
 
@@ -91,6 +113,7 @@ class Decoded:
     pixels: "NDArray[np.uint8]"
     identity: bytes
     largest: int | float | None
+    form: Form
 
 
 def load_pixels(source: Path | bytes | BinaryIO, spec: PixelSpec) -> "NDArray[np.uint8]":
@@ -98,27 +121,48 @@ def load_pixels(source: Path | bytes | BinaryIO, spec: PixelSpec) -> "NDArray[np
 
     Raises BadImageError, with the reason and without the file's name, for everything that is no intact picture.
     """
-    with _opened(source, spec) as image:
+    with _opened(source, spec) as (image, _):
         return _pixels(_upright(image), spec)
 
 
 def decode(source: Path | bytes | BinaryIO, spec: PixelSpec) -> Decoded:
     """What `load_pixels` gives, and what splitting and the choice of a range need to know, from one decoding."""
-    with _opened(source, spec) as image:
+    with _opened(source, spec) as (image, form):
         picture = _upright(image)
-        return Decoded(_pixels(picture, spec), _identity(picture), _largest(picture))
+        return Decoded(_pixels(picture, spec), _identity(picture), _largest(picture), form)
 
 
-def survey(source: Path | bytes | BinaryIO) -> tuple[bytes, int | float | None]:
-    """`identity` and `largest` of `decode`, for when the range is not known yet. Raises BadImageError."""
-    with _opened(source, None) as image:
+def survey(source: Path | bytes | BinaryIO) -> tuple[bytes, int | float | None, Form]:
+    """`identity`, `largest` and `form` of `decode`, for when the range is not known yet. Raises BadImageError."""
+    with _opened(source, None) as (image, form):
         picture = _upright(image)
-        return _identity(picture), _largest(picture)
+        return _identity(picture), _largest(picture), form
+
+
+def thumbnail(source: Path, side: int) -> bytes:
+    """A WebP file of the upright picture, at most `side` pixels high and wide, without any metadata.
+
+    A deep image is shown from its smallest to its largest value. Raises BadImageError.
+    """
+    import numpy as np
+    from PIL import Image
+
+    with _opened(source, PixelSpec((side, side), "rgb", "stretch")) as (image, _):
+        picture = _upright(image)
+        if isinstance(picture, _Deep):
+            low, high = float(picture.values.min()), float(picture.values.max())
+            values = (picture.values.astype(np.float32) - low) * (255 / max(high - low, 1e-9))
+            picture = Image.fromarray(np.where(picture.white, 255, values.clip(0, 255)).astype(np.uint8))
+        small = picture.convert("RGB")
+        small.thumbnail((side, side), Image.Resampling.BILINEAR)
+        stream = io.BytesIO()
+        small.save(stream, "WEBP", quality=80)
+        return stream.getvalue()
 
 
 def header(source: Path | bytes | BinaryIO) -> tuple[tuple[int, int], bool]:
     """(height, width) as stored, and whether the picture is gray; no pixel is decoded. Raises BadImageError."""
-    with _opened(source, None) as image:
+    with _opened(source, None) as (image, _):
         return (image.height, image.width), image.mode in ("1", "L", "LA", *DEEP_MODES)
 
 
@@ -134,7 +178,7 @@ def open_file(path: Path) -> BinaryIO:
 
 
 @contextmanager
-def _opened(source: Path | bytes | BinaryIO, spec: PixelSpec | None) -> Iterator["Image.Image"]:
+def _opened(source: Path | bytes | BinaryIO, spec: PixelSpec | None) -> Iterator[tuple["Image.Image", Form]]:
     """The image behind `source`, header checked, not yet decoded; all failures in the block become BadImageErrors."""
     from PIL import Image
 
@@ -143,14 +187,19 @@ def _opened(source: Path | bytes | BinaryIO, spec: PixelSpec | None) -> Iterator
     stream = io.BytesIO(source) if isinstance(source, bytes) else source
     try:
         with stream:
-            if not stream.read(1):
+            head = stream.read(12)
+            if not head:
                 raise BadImageError("the file is empty")
-            image = Image.open(stream, formats=FORMATS)
+            formats = FORMATS
+            if head[4:8] == b"ftyp" and head[8:] in _HEIF_BRANDS:
+                formats = _heif()
+            image = Image.open(stream, formats=formats)
             pixels = image.width * image.height
             if pixels > MAX_PIXELS:  # again, because a program may have switched Pillow's guard off
                 raise Image.DecompressionBombError
             if not pixels:
                 raise BadImageError("the picture has no pixels")
+            form = Form(image.format or "", image.mode, image.height, image.width)
             if spec is not None:
                 _draft(image, spec)
             kind = "WebP" if image.format == "WEBP" else f"mode {image.mode}"
@@ -158,11 +207,23 @@ def _opened(source: Path | bytes | BinaryIO, spec: PixelSpec | None) -> Iterator
             if image.width * image.height > most:
                 raise BadImageError(f"more than {most // 1_000_000} million pixels of {kind}")
             with _one_large_picture if image.width * image.height > _LARGE_PIXELS else nullcontext():
-                yield image
+                yield image, form
     except BadImageError:
         raise
     except Exception as error:  # Pillow's decoders raise nearly everything: struct.error, RecursionError, KeyError, …
         raise BadImageError(_reason(error)) from error
+
+
+def _heif() -> tuple[str, ...]:
+    """The format of phones' photos, which a package of its own reads for Pillow.
+
+    Raises BadImageError where the package that can is not installed."""
+    try:
+        import pillow_heif
+    except ImportError:
+        raise BadImageError(f"a HEIC photo, and pillow-heif is not installed ({install_command('heic')})") from None
+    pillow_heif.register_heif_opener()
+    return ("HEIF",)
 
 
 def _reason(error: Exception) -> str:

@@ -25,6 +25,12 @@ def init(
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="File to write; <folder name>.yaml by default."),
     ] = None,
+    label_from: Annotated[
+        str | None, typer.Option(metavar="REGEX", help="Class of an image, captured from its path below the folder.")
+    ] = None,
+    group: Annotated[
+        str | None, typer.Option(metavar="REGEX", help="What stays on one side of the split, captured from its path.")
+    ] = None,
 ) -> None:
     """Write a starter config for a folder of images.
 
@@ -35,7 +41,7 @@ def init(
     path = out or Path(f"{data.resolve().name}.yaml")
     if path.exists():
         raise InputError(f"{path}: exists already and is left as it is", "name another file with --output")
-    text = starter_config(data.resolve(), path.parent.resolve())
+    text = starter_config(data.resolve(), path.parent.resolve(), label_from, group)
     try:
         path.write_text(text, encoding="utf-8", newline="\n")
     except OSError as error:
@@ -61,7 +67,7 @@ def check(config: ConfigArgument, set_: SetOption = None) -> None:
     for split in ("train", "validation", "test"):
         cut = "" if split == "train" or split in listing.given else ", cut from the training images"
         output.line(f"{split}: {counts[split]:,} images{cut}")
-    output.line("no image was opened: those that are equal or damaged are found when training reads them")
+    output.line("no image was opened: imgrec data check finds those that are damaged, equal or contradictory")
     output.line(f"{len(listing.class_names)} classes: {', '.join(listing.class_names)}")
     parameters = sum(row.parameters for row in layer_table(loaded, len(listing.class_names)))
     output.line(f"{parameters:,} parameters")

@@ -41,6 +41,7 @@ def evaluate(
     Example: imgrec evaluate -m runs/2026-01-31-1200-flowers --split validation
     """
     from imgrec_cli import api
+    from imgrec_cli.bundle import Manifest, find_bundle
 
     path = chosen_model(model)
     with output.ProgressPrinter(output.Format.human, quiet or format_ is output.Format.json) as progress:
@@ -50,12 +51,13 @@ def evaluate(
     if format_ is output.Format.json:
         output.result("evaluate", evaluation.as_dict())
     else:
-        _print(evaluation)
+        manifest = Manifest.read(find_bundle(path))
+        _print(evaluation, [manifest.title(name) for name in evaluation.class_names])
     if evaluation.unreadable:
         raise typer.Exit(3)
 
 
-def _print(evaluation: "Evaluation") -> None:
+def _print(evaluation: "Evaluation", titles: list[str]) -> None:
     summary, name, percent = evaluation.summary, evaluation.split, output.percent
     if evaluation.caveat:
         output.line(f"{name}: {evaluation.caveat}")
@@ -63,22 +65,20 @@ def _print(evaluation: "Evaluation") -> None:
     for k, share in summary.top_k.items():
         output.line(f"{name} top-{k}       {percent(share)}")
     output.line()
-    rows = [*zip(evaluation.class_names, summary.classes, strict=True)]
+    rows = [*zip(titles, summary.classes, strict=True)]
     rows += [("macro average", summary.macro), ("weighted average", summary.weighted)]
     output.table(
         [name, "precision", "recall", "F1", "images"],
         ([label, percent(s.precision), percent(s.recall), percent(s.f1), str(s.support)] for label, s in rows),
     )
     output.line()
-    if len(evaluation.class_names) <= LARGEST_MATRIX:
+    if len(titles) <= LARGEST_MATRIX:
         output.line(f"{name} confusion: rows are the true class, columns the answers in the same order")
         output.table(
-            ["", *(str(number) for number in range(1, len(evaluation.class_names) + 1))],
+            ["", *(str(number) for number in range(1, len(titles) + 1))],
             (
                 [f"{number} {label}", *(str(count) for count in counts)]
-                for number, (label, counts) in enumerate(
-                    zip(evaluation.class_names, summary.confusion, strict=True), start=1
-                )
+                for number, (label, counts) in enumerate(zip(titles, summary.confusion, strict=True), start=1)
             ),
         )
     else:

@@ -14,7 +14,7 @@ from imgrec_cli.rundir import RUNS_FOLDER
 
 PACKAGES = (
     *("typer", "rich", "PyYAML", "pydantic", "numpy", "pillow", "ai-edge-litert", "platformdirs", "filelock"),
-    *("keras", "tensorflow", "tensorflow-cpu", "jax", "onnx"),
+    *("Jinja2", "pillow-heif", "keras", "tensorflow", "tensorflow-cpu", "jax", "onnx"),
 )
 
 

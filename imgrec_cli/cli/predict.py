@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -17,11 +18,19 @@ from imgrec_cli.cli.options import ModelOption
 from imgrec_cli.errors import InputError
 
 if TYPE_CHECKING:
+    from imgrec_cli.bundle import Manifest
     from imgrec_cli.classifier import Prediction
 
 SOME_IMAGES_UNREADABLE = 3
 
 Item = TypeVar("Item")
+
+
+class Order(StrEnum):
+    """The order of the answers: as the arguments name them, or those first that the model is least sure of."""
+
+    given = "given"
+    unsure = "unsure"
 
 
 class Format(StrEnum):
@@ -41,14 +50,23 @@ def predict(
     model: ModelOption = None,
     top: Annotated[int, typer.Option(min=1, help="Number of classes to show per image.")] = 3,
     format_: Annotated[Format, typer.Option("--format", help="For people, or for programs.")] = Format.human,
+    order: Annotated[Order, typer.Option(help="unsure: images first that the model is least sure of.")] = Order.given,
+    limit: Annotated[int | None, typer.Option(min=1, help="Answers at most, the first in the order.")] = None,
+    sheet: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.html", help="Also write a sheet of these images, to label them by clicking."),
+    ] = None,
 ) -> None:
     """Say what is on images.
 
     Example: imgrec predict photo.jpg more-photos/ --format csv
+    Example: imgrec predict unlabelled/ --order unsure --limit 100 --sheet next.html
     """
-    from imgrec_cli.classifier import Classifier, Prediction
+    from imgrec_cli.classifier import Classifier, Prediction, least_sure_first
 
     images = list(_images(paths))  # before anything is answered: an argument may be wrong
+    if sheet is not None and "-" in paths:
+        raise InputError("--sheet shows files, and - is none", "name files or folders")
     classifier = Classifier.load(chosen_model(model))
     bad = 0
 
@@ -61,7 +79,20 @@ def predict(
                 bad += 1
                 output.note(f"not read: {answer.source}: {answer.reason}")
 
-    _PRINTERS[format_](answers(), min(top, len(classifier.class_names)), classifier.class_names)
+    chosen = answers() if order is Order.given else iter(least_sure_first(list(answers())))
+    if limit is not None:
+        chosen = islice(chosen, limit)
+    if sheet is not None:
+        from imgrec_cli.sheets import next_sheet
+
+        answered = list(chosen)
+        files = dict(images)
+        shown = next_sheet(
+            [(answer, Path(str(files[answer.source]))) for answer in answered], classifier.manifest, sheet
+        )
+        output.note(f"wrote {sheet} with {shown}")
+        chosen = iter(answered)
+    _PRINTERS[format_](chosen, min(top, len(classifier.class_names)), classifier.manifest)
     if bad:
         raise typer.Exit(SOME_IMAGES_UNREADABLE)
 
@@ -91,9 +122,9 @@ def _not_empty(items: "list[Item]", message: str) -> "list[Item]":
     return items
 
 
-def _human(answers: "Iterator[Prediction]", top: int, class_names: list[str]) -> None:
+def _human(answers: "Iterator[Prediction]", top: int, manifest: "Manifest") -> None:
     for answer in answers:
-        ranked = "  ".join(f"{label} {output.percent(share)}" for label, share in answer.ranking[:top])
+        ranked = "  ".join(f"{manifest.title(label)} {output.percent(share)}" for label, share in answer.ranking[:top])
         output.line(f"{answer.source}: {ranked}")
 
 
@@ -106,22 +137,27 @@ def _as_dict(answer: "Prediction", top: int) -> dict[str, object]:
     }
 
 
-def _json(answers: "Iterator[Prediction]", top: int, class_names: list[str]) -> None:
+def _json(answers: "Iterator[Prediction]", top: int, manifest: "Manifest") -> None:
     output.result("predict", [_as_dict(answer, top) for answer in answers])
 
 
-def _jsonl(answers: "Iterator[Prediction]", top: int, class_names: list[str]) -> None:
+def _jsonl(answers: "Iterator[Prediction]", top: int, manifest: "Manifest") -> None:
     for answer in answers:
         output.line(json.dumps(_as_dict(answer, top), ensure_ascii=False))
 
 
-def _csv(answers: "Iterator[Prediction]", top: int, class_names: list[str]) -> None:
+def _csv(answers: "Iterator[Prediction]", top: int, manifest: "Manifest") -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(["path", "label", "confidence", *(f"score:{name}" for name in class_names)])
+    writer.writerow(["path", "label", "confidence", *(f"score:{name}" for name in manifest.class_names)])
     for answer in answers:
         scores = dict(answer.ranking)
         writer.writerow(
-            [answer.source, answer.label, f"{answer.confidence:.6g}", *(f"{scores[n]:.6g}" for n in class_names)]
+            [
+                answer.source,
+                answer.label,
+                f"{answer.confidence:.6g}",
+                *(f"{scores[n]:.6g}" for n in manifest.class_names),
+            ]
         )
 
 

@@ -14,7 +14,7 @@ from imgrec_cli.config.problems import problems_of
 from imgrec_cli.config.rules import RULES
 from imgrec_cli.config.sections import FORMAT_VERSION, BackboneModel, Config
 from imgrec_cli.config.writing import NO_PATH, PATH_KEYS
-from imgrec_cli.errors import ConfigError
+from imgrec_cli.errors import ARCHIVES, ConfigError, quoted, unpack_command
 
 MAX_BYTES = 200_000  # fifty times a long config; PyYAML reads 150 kB a second
 MAX_PROBLEMS = 50  # told at once: a file with more is no config, or has one mistake many times
@@ -75,8 +75,15 @@ def check_weights(config: Config) -> None:
 
 def _read(path: Path) -> str:
     if path.is_dir():
-        folder = f'"{path}"' if " " in str(path) else str(path)
-        raise ConfigError(f"{path} is a folder, not a config", f"write one for its images: imgrec config init {folder}")
+        file = f"{path.resolve().name}.yaml"
+        lines = f"imgrec config init {quoted(path)}\n  imgrec train {quoted(file)}"
+        raise ConfigError(f"{path} is a folder, not a config", f"write one for its images, then train:\n  {lines}")
+    if path.suffix.lower() in ARCHIVES and path.is_file():
+        unpack, folder = unpack_command(path)
+        lines = "\n  ".join(
+            [unpack, f"imgrec config init {quoted(folder)}", f"imgrec train {quoted(f'{folder.name}.yaml')}"]
+        )
+        raise ConfigError(f"{path} is an archive, not a config", f"unpack it, write a config, then train:\n  {lines}")
     try:
         with path.open("rb") as stream:  # not by its size: a device or a pipe has none
             content = stream.read(MAX_BYTES + 1)
@@ -164,7 +171,13 @@ def _with_absolute_paths(config: Config, document: Document, base_folder: Path) 
         if given is not None and given != NO_PATH:
             overridden = document.place_of((section, key)).order > 0
             base = Path.cwd() if overridden else base_folder
-            # abspath, not resolve: a link stays the name that the user gave it
-            absolute = os.path.abspath(base / os.path.expanduser(given))  # noqa: PTH100, PTH111
+            absolute = (
+                _absolute(base, given) if isinstance(given, str) else tuple(_absolute(base, one) for one in given)
+            )
             config = config.model_copy(update={section: owner.model_copy(update={key: absolute})})
     return config
+
+
+def _absolute(base: Path, given: str) -> str:
+    # abspath, not resolve: a link stays the name that the user gave it
+    return os.path.abspath(base / os.path.expanduser(given))  # noqa: PTH100, PTH111

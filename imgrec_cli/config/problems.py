@@ -79,6 +79,8 @@ def _message(details: ErrorDetails, path: KeyPath, section: type[Section] | None
         case "model_attributes_type" | "model_type":
             tag = got if got in tags else next(iter(tags), None)
             return f"expected a section{_such_as([{'type': tag}] if tag else samples)}, got {_shown(got)}"
+        case "dict_type":
+            return f"expected a section{_such_as(samples)}, got {_shown(got)}"
         case "tuple_type":
             return f"expected a list{_such_as(samples)}, got {_shown(got)}"
         case "too_long":
@@ -96,7 +98,7 @@ def _message(details: ErrorDetails, path: KeyPath, section: type[Section] | None
             word = meant.get(got.lower()) if isinstance(got, str) else None
             return _joined(f"expected true or false, got {_shown(got)}", f"write {word}" if word else "")
         case "string_type":
-            quotes = "put ./ before it" if path[0] == "data" else "put it in quotes"
+            quotes = "put ./ before it" if path[0] == "data" and "classes" not in path else "put it in quotes"
             advice = quotes if isinstance(got, int | float) and not isinstance(got, bool) else ""
             return _joined(f"expected a text, got {_shown(got)}", advice)
         case "string_pattern_mismatch":

@@ -22,9 +22,9 @@ Found = Iterator[tuple[KeyPath, str]]
 
 
 def images_are_named(config: Config) -> Found:
-    """Training images come from `folder` or `train`."""
+    """Training images come from `folder`, `train` or `manifest`."""
     data = config.data
-    if data.folder is None and data.train is None:
+    if data.folder is None and data.train is None and data.manifest is None:
         given = [key for key in ("validation", "test") if getattr(data, key) is not None]
         for key in given:
             yield ("data", key), "needs data.train beside it"
@@ -59,6 +59,25 @@ def validation_chooses_the_model(config: Config) -> Found:
             ("data", "split", "validation"),
             "must be above 0% unless data.validation is given; validation images choose the best weights",
         )
+
+
+def classes_are_used_once(config: Config) -> Found:
+    """A class is merged, included or excluded, not two of these; a list names it once."""
+    classes = config.data.classes
+    where: dict[str, str] = {}
+    for target, members in classes.merge.items():
+        for index, name in enumerate(members):
+            if name in where:
+                yield ("data", "classes", "merge", target, index), f"{name} is merged into {where[name]} already"
+            where.setdefault(name, target)
+    for key, names in (("include", classes.include or ()), ("exclude", classes.exclude), ("other", classes.other)):
+        for index, name in enumerate(names):
+            if name in where and name not in classes.merge:
+                yield ("data", "classes", key, index), f"{name} is merged; name the class it becomes, {where[name]}"
+            if name in names[:index]:
+                yield ("data", "classes", key, index), f"{name} stands here twice"
+            if key == "exclude" and name in (classes.include or ()):
+                yield ("data", "classes", key, index), f"{name} is included as well; keep one of them"
 
 
 def fill_has_a_use(config: Config) -> Found:
@@ -155,6 +174,7 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[Config], Found]], ...] = (
     (("data.folder", "data.train", "data.validation", "data.test"), folder_stands_alone),
     (("data.split", "data.validation", "data.test"), split_leaves_training_images),
     (("data",), validation_chooses_the_model),
+    (("data.classes",), classes_are_used_once),
     (("augment",), fill_has_a_use),
     (("augment",), fill_value_is_used),
     (("image.standardize", "image.color"), statistics_match_channels),

@@ -1,6 +1,7 @@
 """The configuration as typed, frozen sections: every key a user may write, with its unit, range and default."""
 
 import re
+import unicodedata
 from typing import Annotated, Literal
 
 from pydantic import (
@@ -51,7 +52,17 @@ def _word_or(kinds: type | tuple[type, ...], words: tuple[str, ...], expected: s
     return Discriminator(branch, custom_error_type="neither", custom_error_message=expected)
 
 
-def _regex_with_one_capture(pattern: str) -> str:
+def _text_or_list(expected: str) -> Discriminator:
+    """The same for a text or a list of texts."""
+
+    def branch(value: object) -> str | None:
+        return "<word>" if isinstance(value, str) else "<value>" if isinstance(value, list | tuple) else None
+
+    return Discriminator(branch, custom_error_type="neither", custom_error_message=expected)
+
+
+def regex_with_one_capture(pattern: str) -> str:
+    """The pattern. Raises ValueError where it is no regular expression with exactly one capture."""
     try:
         compiled = re.compile(pattern)
     except re.error as error:
@@ -59,6 +70,10 @@ def _regex_with_one_capture(pattern: str) -> str:
     if compiled.groups != 1:
         raise ValueError(f"needs exactly one capture, such as '^(\\w+)_'; got {compiled.groups}")
     return pattern
+
+
+def _nfc(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
 
 
 def _ordered(pair: tuple[float, float]) -> tuple[float, float]:
@@ -80,6 +95,10 @@ Percent = Annotated[
     WithJsonSchema({"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)? ?%$", "examples": ["15%"]}),
 ]
 Folder = Annotated[str, Field(min_length=1)]
+# Unicode spells many letters in two ways that look alike: names are compared in one of them
+Name = Annotated[str, Field(min_length=1), AfterValidator(_nfc)]
+Names = Annotated[tuple[Name, ...], Strict(False)]
+OneCapture = Annotated[str, AfterValidator(regex_with_one_capture)]
 # strict mode would refuse YAML's lists where a tuple is wanted
 Size = Annotated[tuple[Annotated[int, Field(ge=1, le=4096)], Annotated[int, Field(ge=1, le=4096)]], Strict(False)]
 Side = Annotated[int, Field(ge=1, le=256)]
@@ -115,25 +134,93 @@ class Split(Section):
     )
 
 
+class Classes(Section):
+    """Which classes there are, and what they are called; names stand in Unicode's NFC on both sides.
+
+    `merge` comes first: the other keys speak of the classes after it.
+    """
+
+    merge: dict[Name, Annotated[Names, Field(min_length=1)]] = Field(
+        default={},
+        description="New class: the folders or labels that become it.",
+        examples=[{"insect": ["bee", "wasp"]}],
+    )
+    include: Names | None = Field(
+        default=None, description="The classes that are used, no others.", examples=[["cat", "dog"]]
+    )
+    exclude: Names = Field(default=(), description="The classes that are left out.", examples=[["unsorted"]])
+    titles: dict[Name, Name] = Field(
+        default={},
+        description="What a class is called before people, in any script; files and programs keep its name.",
+        examples=[{"ankle_boot": "Ankle boot"}],
+    )
+    other: Names = Field(
+        default=(),
+        description="Classes that stand for none of the others, such as pictures of something else.",
+        examples=[["background"]],
+    )
+
+
 class Data(Section):
     """Where the images are. Paths are relative to the file that names them."""
 
-    folder: Folder | None = Field(
-        default=None, description="One folder per class, or train/, validation/ and test/ with one folder per class."
+    folder: (
+        Annotated[
+            Annotated[Folder, Tag("<word>")]
+            | Annotated[tuple[Folder, ...], Strict(False), Field(min_length=1), Tag("<value>")],
+            _text_or_list("expected a folder or a list of folders"),
+        ]
+        | None
+    ) = Field(
+        default=None,
+        description="One folder per class, or train/, validation/ and test/ with one folder per class; or a list of "
+        "such folders, whose classes are put together by name.",
+        examples=["photos"],
     )
     train: Folder | None = Field(default=None, description="Training images, one folder per class.")
     validation: Folder | None = Field(default=None, description="Validation images, one folder per class.")
     test: Folder | None = Field(default=None, description="Test images, one folder per class.")
+    manifest: Folder | None = Field(
+        default=None,
+        description="CSV or JSONL file with path and label of every image, and split and group where they are known; "
+        "its paths are relative to it. Alone, or beside the folders.",
+    )
+    label_from: OneCapture | None = Field(
+        default=None,
+        description="Regular expression with one capture on the path below the folder: the class, in place of the "
+        "name of its folder.",
+        examples=["^([a-z]+)_"],
+    )
+    classes: Classes = Field(default=Classes(), description="Which classes there are, and what they are called.")
+    corrections: Folder | None = Field(
+        default=None,
+        description="CSV file of images to leave out or to label otherwise, as the sheets of `imgrec data` save it.",
+    )
     split: Split = Field(
         default=Split(),
         description="What is cut from the training images where no folder is given.",
         examples=[{"validation": "15%", "test": "15%"}],
     )
-    group: Annotated[str, AfterValidator(_regex_with_one_capture)] | None = Field(
+    group: OneCapture | None = Field(
         default=None,
         description="Regular expression with one capture on the path below the folder; images with the same "
         "capture (a patient, a slide, a video) stay on one side of the split.",
     )
+    on_bad_image: Literal["skip", "stop"] = Field(
+        default="skip", description="An image that cannot be read is left out and named, or ends the run."
+    )
+    on_leak: Literal["stop", "skip", "keep"] = Field(
+        default="stop",
+        description="A picture that stands in two given splits ends the run, or its copy among the images trained on "
+        "is left out, or both are kept as they are.",
+    )
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """What `folder` names, as a list."""
+        if self.folder is None:
+            return ()
+        return (self.folder,) if isinstance(self.folder, str) else self.folder
 
 
 # --- image ------------------------------------------------------------------------------------------

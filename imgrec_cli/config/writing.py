@@ -10,7 +10,10 @@ from imgrec_cli.config.document import plain_scalar
 from imgrec_cli.config.sections import Config
 
 # keys that hold a path, and the word that is none
-PATH_KEYS = ("data.folder", "data.train", "data.validation", "data.test", "model.weights")
+PATH_KEYS = (
+    *("data.folder", "data.train", "data.validation", "data.test", "data.manifest", "data.corrections"),
+    "model.weights",
+)
 NO_PATH = "none"
 
 
@@ -43,7 +46,9 @@ def resolved_yaml(config: Config, relative_to: Path) -> str:
     content = config.model_dump(mode="json")
     for section, key in (name.split(".") for name in PATH_KEYS):
         path = content[section].get(key)
-        if path is not None and path != NO_PATH:
+        if isinstance(path, list):
+            content[section][key] = [path_from(relative_to, Path(one)) for one in path]
+        elif path is not None and path != NO_PATH:
             content[section][key] = path_from(relative_to, Path(path))
     text: str = yaml.dump(
         content, Dumper=_Dumper, default_flow_style=None, sort_keys=False, allow_unicode=True, width=120

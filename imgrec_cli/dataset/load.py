@@ -1,16 +1,21 @@
-"""Config → data set: scan, pack and split in order, with every image that had to be left out."""
+"""Config → data set: scan, pack, correct and split in order, with every image that had to be left out."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from imgrec_cli.dataset.audit import audit, leaks, summary_line
+from imgrec_cli.dataset.collection import Collection
+from imgrec_cli.dataset.corrections import Corrected, correct
 from imgrec_cli.dataset.digests import Files
 from imgrec_cli.dataset.pack import DeepImageMet, Facts, Pack, find_survey, open_pack, take_survey
-from imgrec_cli.dataset.scan import SPLITS, Example, Listing, Split, scan
+from imgrec_cli.dataset.scan import Example, Listing, scan
 from imgrec_cli.dataset.split import assign, groups_of
+from imgrec_cli.dataset.walk import SPLITS, Split
 from imgrec_cli.errors import DataError
 from imgrec_cli.imaging import PixelSpec
 from imgrec_cli.progress import Listener, Note, Warn, ignore
@@ -25,7 +30,7 @@ _BLOCK = 256  # images read at once from the pack
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """An image file that cannot be read, and why."""
+    """An image file that is not used, and why: it cannot be read, or it was to be left out."""
 
     file: str
     path: str
@@ -38,6 +43,9 @@ class Dataset:
 
     `pixels` is uint8 [images, height, width, channels], 0 to 255, memory-mapped and read-only; `examples` name its
     rows. `digests` are the BLAKE2b of the files' bytes, by row. `fingerprint` is equal for equal splits of equal files.
+    `left_out` are the names of folders or labels that the config leaves out. `identities` by row are equal for equal
+    pictures, `decided` are the rows whose label somebody has looked at; `shown` are short names and `groups` what must
+    stay together, both by example.
     """
 
     class_names: tuple[str, ...]
@@ -47,6 +55,11 @@ class Dataset:
     skipped: tuple[Skipped, ...]
     digests: tuple[str, ...]
     fingerprint: str
+    left_out: tuple[str, ...] = ()
+    identities: tuple[str, ...] = ()
+    decided: frozenset[int] = frozenset()
+    shown: tuple[str, ...] = ()
+    groups: tuple[str, ...] | None = None
 
     def rows(self, split: str) -> NDArray[np.int64]:
         """Rows int64 [images] of a split's images in `pixels`."""
@@ -81,49 +94,152 @@ def plan(listing: Listing, data: "Data", seed: int) -> tuple[tuple[Example, ...]
 
     `load_dataset` divides otherwise where images are equal or cannot be read. Raises its DataErrors.
     """
-    unseen = [Facts("", example.path, "", None) for example in listing.examples]
-    examples = _split(listing, unseen, data, seed)
-    return examples, _thin_splits(listing, examples, data)
+    unseen = [Facts("", example.file, "", None) for example in listing.examples]
+    corrected = correct(listing, [""] * len(unseen), data)
+    assigned = assigned_splits(corrected, unseen, data, seed)
+    examples = tuple(
+        replace(corrected.listing.examples[place], split=split, row=row)
+        for row, (place, split) in enumerate(assigned.items())
+    )
+    return examples, _thin_splits(corrected.listing, examples, data)
+
+
+def collect(
+    data: "Data", image: "Image", seed: int, on_event: Listener = ignore, listing: Listing | None = None
+) -> Collection:
+    """Find and decode the images that a config names, and apply its corrections; the paths in `data` are absolute."""
+    listing = scan(data) if listing is None else listing
+    if data.group is not None:  # a wrong expression is told before anything is decoded
+        _groups([example for example in listing.examples if example.split == "train"], data)
+    pack, spec = _packed(listing, data, image, seed, on_event)
+    corrected = correct(listing, [fact.digest for fact in pack.facts], data)
+    return Collection(corrected, pack, spec, listing.shown())
 
 
 def load_dataset(
     data: "Data", image: "Image", seed: int, on_event: Listener = ignore, listing: Listing | None = None
 ) -> Dataset:
-    """Find, decode and split the images that a config names; the paths in `data` are absolute.
+    """Find, decode, correct and split the images that a config names; the paths in `data` are absolute.
 
     `listing` is what `scan` gives for `data`, where it is known already. Images that cannot be read are left out,
-    listed in `skipped` and told as a warning. Raises DataError for folders that cannot be trained on, DiskSpaceError
-    where the pack does not fit.
+    listed in `skipped` and told as a warning, or end it, as `data` says; so do pictures in two given splits. Raises
+    DataError for folders that cannot be trained on, DiskSpaceError where the pack does not fit.
     """
     listing = scan(data) if listing is None else listing
     for warning in listing.warnings:
         on_event(Warn(warning))
-    if data.group is not None:  # a wrong expression is told before anything is decoded
-        groups_of([example.path for example in listing.examples if example.split == "train"], data.group)
-    pack, spec = _packed(listing, data, image, seed, on_event)
-    skipped = tuple(
+    found = collect(data, image, seed, on_event, listing)
+    corrected, facts, listing = found.corrected, found.facts, found.listing
+    unreadable = tuple(
         Skipped(example.file, example.path, fact.reason)
-        for example, fact in zip(listing.examples, pack.facts, strict=True)
+        for example, fact in zip(listing.examples, facts, strict=True)
         if fact.reason
     )
-    if skipped:
-        on_event(Warn(_skipped_text(skipped)))
-    examples = _split(listing, pack.facts, data, seed)
+    if unreadable and data.on_bad_image == "stop":
+        raise DataError(
+            _skipped_text(unreadable, "ended the run"),
+            "replace them, or leave them out: --set data.on_bad_image=skip",
+        )
+    if unreadable:
+        on_event(Warn(_skipped_text(unreadable, "left out")))
+    for event in _told(corrected, data):
+        on_event(event)
+    leaked = _leaked(found, data, on_event)
+    assigned = {
+        place: split for place, split in assigned_splits(corrected, facts, data, seed).items() if place not in leaked
+    }
+    rows = found.rows
+    examples = tuple(
+        replace(listing.examples[place], split=split, row=rows[place]) for place, split in assigned.items()
+    )
     for warning in _thin_splits(listing, examples, data):
         on_event(Warn(warning))
-    digests = tuple(fact.digest for fact in pack.facts if not fact.reason)
+    digests = tuple(fact.digest for fact in facts if not fact.reason)
+    groups = _groups(examples, data)
+    left_out = [(place, "left out by a correction") for place in sorted(corrected.excluded)]
+    left_out += [(place, "also among the images that judge or choose the model") for place in sorted(leaked)]
     dataset = Dataset(
         class_names=listing.class_names,
         examples=examples,
-        pixels=pack.pixels,
-        spec=spec,
-        skipped=skipped,
+        pixels=found.pack.pixels,
+        spec=found.spec,
+        skipped=(
+            *unreadable,
+            *(Skipped(listing.examples[place].file, listing.examples[place].path, why) for place, why in left_out),
+        ),
         digests=digests,
         fingerprint=_fingerprint(listing.class_names, examples, digests),
+        left_out=listing.left_out,
+        identities=tuple(fact.identity for fact in facts if not fact.reason),
+        decided=frozenset(rows[place] for place in corrected.decided if place in rows),
+        shown=tuple(found.shown[place] for place in assigned),
+        groups=None if groups is None else tuple(groups),
     )
     counts = ", ".join(f"{len(dataset.rows(split)):,} {split}" for split in SPLITS)
     on_event(Note(f"{len(examples):,} images in {len(listing.class_names)} classes: {counts}"))
+    summary = summary_line(
+        audit(found, {place: example.split for place, example in zip(assigned, examples, strict=True)}, data)
+    )
+    if summary:
+        on_event(Warn(summary))
     return dataset
+
+
+def _told(corrected: Corrected, data: "Data") -> list[Note | Warn]:
+    """What the corrections did, and which of them could not be applied."""
+    if data.corrections is None:
+        return []
+    left_out = "1 image" if len(corrected.excluded) == 1 else f"{len(corrected.excluded):,} images"
+    done = f"{left_out} left out and {corrected.relabelled:,} relabelled"
+    told: list[Note | Warn] = [Note(f"corrections: {done} by {data.corrections}")]
+    for paths, why in (
+        (corrected.changed, "the picture is another one since: not applied, look at it again"),
+        (corrected.missing, "there is no such image among those used"),
+    ):
+        if paths:
+            more = f" and {len(paths) - _NAMED:,} more" if len(paths) > _NAMED else ""
+            told.append(Warn(f"{data.corrections}: {why}: {', '.join(paths[:_NAMED])}{more}"))
+    return told
+
+
+def _leaked(found: Collection, data: "Data", on_event: Listener) -> set[int]:
+    """Places of the images that are left out because the same picture judges or chooses the model.
+
+    Raises DataError where pictures in two given splits are to end the run, which they do by default.
+    """
+    groups = leaks(found.listing, found.facts, found.corrected.excluded)
+    if not groups:
+        return set()
+    shown = [[found.shown[place] for place in places] for places in groups]
+    text = f"{len(groups):,} pictures stand in two splits, such as {' and '.join(shown[0][:3])}"
+    if len(groups) == 1:
+        text = f"one picture stands in two splits: {' and '.join(shown[0][:3])}"
+    if data.on_leak == "stop":
+        raise DataError(
+            f"{text}; what was trained on cannot judge",
+            "leave the copies among the training images out: --set data.on_leak=skip\n"
+            "all of them are shown by imgrec data check",
+        )
+    if data.on_leak == "keep":
+        on_event(Warn(f"{text}; kept, as data.on_leak says"))
+        return set()
+    # the split that is nearest to the end keeps the picture
+    order = {split: rank for rank, split in enumerate(SPLITS)}
+    out = set()
+    for places in groups:
+        last = max(order[found.listing.examples[place].split] for place in places)
+        out |= {place for place in places if order[found.listing.examples[place].split] < last}
+    on_event(Warn(f"{text}; {len(out):,} copies left out of training or validation, as data.on_leak says"))
+    return out
+
+
+def _groups(examples: Sequence[Example], data: "Data") -> list[str] | None:
+    """The group of every example: of the manifest, else by the config's expression, which is for images to be cut."""
+    if data.group is None and not any(example.group for example in examples):
+        return None
+    by_name = [example.path for example in examples if not example.group]
+    found = iter(by_name if data.group is None else groups_of(by_name, data.group))
+    return [example.group or next(found) for example in examples]
 
 
 def _packed(listing: Listing, data: "Data", image: "Image", seed: int, on_event: Listener) -> tuple[Pack, PixelSpec]:
@@ -153,7 +269,8 @@ def _packed(listing: Listing, data: "Data", image: "Image", seed: int, on_event:
 def _auto_range(listing: Listing, facts: list[Facts], data: "Data", seed: int) -> tuple[float, float]:
     """Zero and the highest value of the smallest of 8, 10, 12, 14, 16 bits that holds the largest training value."""
     hint = 'say which values are black and white, such as --set "image.range=[0, 1]"'
-    training = [facts[row] for row, split in _assigned(listing, facts, data, seed).items() if split == "train"]
+    corrected = correct(listing, [fact.digest for fact in facts], data)
+    training = [facts[row] for row, split in assigned_splits(corrected, facts, data, seed).items() if split == "train"]
     for example, fact in zip(listing.examples, facts, strict=True):
         if isinstance(fact.largest, float):
             raise DataError(f"image.range: auto has no rule for floating-point values, as in {example.file}", hint)
@@ -164,28 +281,39 @@ def _auto_range(listing: Listing, facts: list[Facts], data: "Data", seed: int) -
     raise DataError(f"image.range: auto ends at 16 bits, and the largest training value is {largest:,}", hint)
 
 
-def _assigned(listing: Listing, facts: list[Facts], data: "Data", seed: int) -> dict[int, Split]:
-    """The split of every image that can be read, by its place in the listing.
+def assigned_splits(corrected: Corrected, facts: list[Facts], data: "Data", seed: int) -> dict[int, Split]:
+    """The split of every image that can be read and is not left out, by its place in the listing.
 
     Raises DataError where a class has no training image, or no image is left to choose the model.
     """
-    assigned = {row: example.split for row, example in enumerate(listing.examples) if not facts[row].reason}
-    training = [row for row, split in assigned.items() if split == "train"]
-    labels = [listing.examples[row].label for row in training]
+    listing = corrected.listing
+    assigned = {
+        place: example.split
+        for place, example in enumerate(listing.examples)
+        if not facts[place].reason and place not in corrected.excluded
+    }
+    training = [place for place, split in assigned.items() if split == "train"]
+    labels = [listing.examples[place].label for place in training]
     present = set(labels)
     for label, name in enumerate(listing.class_names):
         if label not in present:
-            row = next(row for row, example in enumerate(listing.examples) if example.label == label)
+            row = next(
+                (row for row, one in enumerate(listing.examples) if one.label == label and facts[row].reason), None
+            )
+            if row is None:
+                raise DataError(
+                    f"no training image of {name} is left: corrections take them all",
+                    f"leave the class out: --set data.classes.exclude=[{name}]",
+                )
             raise DataError(
                 f"no training image of {name} can be read, such as {listing.examples[row].file}: {facts[row].reason}",
                 "replace the damaged files, or remove the class",
             )
-    paths = [listing.examples[row].path for row in training]
     splits = assign(
-        paths,
+        [listing.examples[place].path for place in training],
         labels,
-        [facts[row].identity for row in training],
-        groups=None if data.group is None else groups_of(paths, data.group),
+        [facts[place].identity for place in training],
+        groups=_groups([listing.examples[place] for place in training], data),
         seed=seed,
         validation=None if "validation" in listing.given else data.split.validation,
         test=None if "test" in listing.given else data.split.test,
@@ -209,14 +337,6 @@ def _no_validation(listing: Listing, facts: list[Facts], data: "Data") -> DataEr
     )
 
 
-def _split(listing: Listing, facts: list[Facts], data: "Data", seed: int) -> tuple[Example, ...]:
-    """The examples that can be read, with their splits and their rows in the pack, in the order of the listing."""
-    assigned = _assigned(listing, facts, data, seed)
-    return tuple(
-        replace(listing.examples[place], split=split, row=row) for row, (place, split) in enumerate(assigned.items())
-    )
-
-
 def _thin_splits(listing: Listing, examples: tuple[Example, ...], data: "Data") -> list[str]:
     """Warnings about classes of which nothing was set aside, where something should have been."""
     warnings = []
@@ -233,13 +353,13 @@ def _units(data: "Data") -> str:
     return "images that differ" if data.group is None else "groups"
 
 
-def _skipped_text(skipped: tuple[Skipped, ...]) -> str:
-    count = (
-        "1 image cannot be read and was" if len(skipped) == 1 else f"{len(skipped):,} images cannot be read and were"
-    )
+def _skipped_text(skipped: tuple[Skipped, ...], what: str) -> str:
+    count = "1 image cannot be read and " if len(skipped) == 1 else f"{len(skipped):,} images cannot be read and "
+    if what == "left out":
+        count += "was " if len(skipped) == 1 else "were "
     named = "; ".join(f"{image.file} ({image.reason})" for image in skipped[:_NAMED])
     more = f" and {len(skipped) - _NAMED:,} more" if len(skipped) > _NAMED else ""
-    return f"{count} left out: {named}{more}"
+    return f"{count}{what}: {named}{more}"
 
 
 def _fingerprint(class_names: tuple[str, ...], examples: tuple[Example, ...], digests: tuple[str, ...]) -> str:

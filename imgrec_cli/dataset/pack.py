@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,13 +23,14 @@ from numpy.typing import NDArray
 from imgrec_cli.dataset import cache
 from imgrec_cli.dataset.cache import PARTIAL, PIXELS, RECORDS
 from imgrec_cli.dataset.digests import Files, digest_of_stream, digest_of_texts
+from imgrec_cli.dataset.near import hashes, near_duplicates
 from imgrec_cli.errors import BadImageError, DataError, DiskSpaceError, InputError
 from imgrec_cli.imaging import PixelSpec, decode, open_file, survey
 from imgrec_cli.machine import available_cores
 from imgrec_cli.progress import Advance, Listener, Note, readable_size
 from imgrec_cli.rundir import replacing
 
-FORMAT = 2
+FORMAT = 3
 
 # Files this small are decoded in less time than threads need to pass the interpreter lock around: 28 × 28 PNGs on two
 # cores take 50 µs each on one thread and 110 µs on two.
@@ -47,7 +48,9 @@ class Facts:
 
     `digest` is the BLAKE2b of its bytes, empty where they cannot be read, `identity` that of its upright picture,
     `reason` why it is no image, empty for an image, `largest` the largest raw value of a deep image, else None.
-    `may_pass` is true where the reason may be gone the next time: a read error, too little memory.
+    `may_pass` is true where the reason may be gone the next time: a read error, too little memory. `bytes` is the size
+    of the file; `format`, `mode`, `height` and `width` are what its header says (imaging.Form). `look` is the
+    perceptual hash of its pixels (dataset.near) in hexadecimal digits, where they were packed.
     """
 
     digest: str
@@ -55,14 +58,24 @@ class Facts:
     reason: str
     largest: int | float | None
     may_pass: bool = False
+    bytes: int = 0
+    format: str = ""
+    mode: str = ""
+    height: int = 0
+    width: int = 0
+    look: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Pack:
-    """`facts` of every file in order; `pixels` uint8 [images, height, width, channels] of those without a `reason`."""
+    """`facts` of every file in order; `pixels` uint8 [images, height, width, channels] of those without a `reason`.
+
+    `near` are pairs of rows whose pictures are almost the same; of equal pictures only the first row is in it.
+    """
 
     facts: list[Facts]
     pixels: Pixels
+    near: list[tuple[int, int]]
 
 
 class DeepImageMet(Exception):
@@ -141,11 +154,12 @@ def _read_pack(folder: Path, spec: PixelSpec) -> Pack | None:
         if (folder / PIXELS).stat().st_size != int(np.prod(shape)):
             return None
         pixels = np.memmap(folder / PIXELS, np.uint8, "r", shape=shape)
+        near = [(int(one), int(other)) for one, other in records["near"]]
     except (OSError, ValueError, TypeError, KeyError):
         return None
     with suppress(OSError):
         os.utime(folder / RECORDS)  # the time of its last use
-    return Pack(facts, pixels)
+    return Pack(facts, pixels, near)
 
 
 def _build(files: Files, spec: PixelSpec, name: str, on_event: Listener, eight_bit_only: bool) -> Pack:
@@ -180,9 +194,10 @@ def _build(files: Files, spec: PixelSpec, name: str, on_event: Listener, eight_b
                 raise DataError(f"none of the {count:,} images can be read: {files.paths[0]}: {facts[0].reason}")
             stream.flush()
             os.fsync(stream.fileno())
+        near = _near_pairs(facts, partial / PIXELS, spec)
         with (partial / RECORDS).open("w", encoding="utf-8") as records:
             rows = [astuple(fact) for fact in facts]
-            json.dump({"source": files.source, "spec": asdict(spec), "files": rows}, records)
+            json.dump({"source": files.source, "spec": asdict(spec), "files": rows, "near": near}, records)
             records.flush()
             os.fsync(records.fileno())
         digests = [fact.digest for fact in facts]
@@ -209,6 +224,18 @@ def _build(files: Files, spec: PixelSpec, name: str, on_event: Listener, eight_b
         cache.remove_pack(partial)
 
 
+def _near_pairs(facts: list[Facts], pixels: Path, spec: PixelSpec) -> list[tuple[int, int]]:
+    """Pairs of rows of almost the same picture, apart from equal ones; found once, while the pack is made."""
+    readable = [fact for fact in facts if not fact.reason]
+    first: dict[str, int] = {}
+    for row, fact in enumerate(readable):
+        first.setdefault(fact.identity, row)
+    rows = np.array(sorted(first.values()), np.int64)
+    looks = np.array([int(readable[row].look, 16) for row in rows], np.uint64)
+    written = np.memmap(pixels, np.uint8, "r", shape=(len(readable), *spec.size, spec.channels))
+    return [(int(one), int(other)) for one, other in near_duplicates(written, looks, rows)]
+
+
 def _examined(
     paths: Sequence[str], spec: PixelSpec | None, mean_bytes: float
 ) -> Generator[list[tuple[Facts, Pixels | None]], None, None]:
@@ -217,7 +244,7 @@ def _examined(
     size = max(1, min(_BATCH_IMAGES, _BATCH_BYTES // image_bytes))
 
     def examine(batch: Sequence[str]) -> list[tuple[Facts, Pixels | None]]:
-        return [_examine(path, spec) for path in batch]
+        return _with_looks([_examine(path, spec) for path in batch])
 
     batches = (paths[start : start + size] for start in range(0, len(paths), size))
     if mean_bytes < _SMALL_FILE_BYTES:
@@ -234,20 +261,33 @@ def _examined(
             yield ahead.popleft().result()
 
 
+def _with_looks(examined: list[tuple[Facts, Pixels | None]]) -> list[tuple[Facts, Pixels | None]]:
+    """With the hashes of all pictures of a batch, which are cheap together."""
+    pictures = [pixels for _, pixels in examined if pixels is not None]
+    looks = iter(hashes(np.stack(pictures)) if pictures else ())
+    return [
+        (fact if pixels is None else replace(fact, look=f"{next(looks):016x}"), pixels) for fact, pixels in examined
+    ]
+
+
 def _examine(path: str, spec: PixelSpec | None) -> tuple[Facts, Pixels | None]:
-    digest = ""
+    digest, size = "", 0
     try:
         with open_file(Path(path)) as stream:
             digest = digest_of_stream(stream)
+            size = os.fstat(stream.fileno()).st_size
             if spec is None:
-                identity, largest = survey(stream)
-                return Facts(digest, identity.hex(), "", largest), None
-            decoded = decode(stream, spec)
-            return Facts(digest, decoded.identity.hex(), "", decoded.largest), decoded.pixels
+                identity, largest, form = survey(stream)
+                pixels = None
+            else:
+                decoded = decode(stream, spec)
+                identity, largest, form, pixels = decoded.identity, decoded.largest, decoded.form, decoded.pixels
+            header = (form.format, form.mode, form.height, form.width)
+            return Facts(digest, identity.hex(), "", largest, False, size, *header), pixels
     except BadImageError as error:
-        return Facts(digest, "", error.message, None, _may_pass(error.__cause__)), None
+        return Facts(digest, "", error.message, None, _may_pass(error.__cause__), size), None
     except OSError as error:
-        return Facts(digest, "", error.strerror or str(error), None, _may_pass(error)), None
+        return Facts(digest, "", error.strerror or str(error), None, _may_pass(error), size), None
 
 
 def _may_pass(error: BaseException | None) -> bool:

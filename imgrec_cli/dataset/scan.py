@@ -1,40 +1,37 @@
-"""Folders → a list of labelled image files; nothing is opened, nothing is changed."""
+"""Folders and manifests → a list of labelled image files; no image is opened, nothing is changed."""
 
 import difflib
-from collections import Counter
-from collections.abc import Iterable
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from imgrec_cli.dataset.walk import SUFFIXES, entries, images_below, natural_order, nfc, suffix_of
-from imgrec_cli.errors import DataError
+from imgrec_cli.dataset import layouts
+from imgrec_cli.dataset.classes import class_of
+from imgrec_cli.dataset.layouts import setting, what_is_an_image
+from imgrec_cli.dataset.trees import Image, Tree, check_folder, count, find_trees, read_tree, some
+from imgrec_cli.dataset.walk import (
+    SPLIT_NAMES,
+    SPLITS,
+    Split,
+    entries,
+    images_below,
+    natural_order,
+    nfc,
+)
+from imgrec_cli.errors import DataError, quoted
 
 if TYPE_CHECKING:  # config imports pydantic, and `imgrec evaluate` has to start without it
     from imgrec_cli.config.sections import Data
-
-Split = Literal["train", "validation", "test"]
-SPLITS: tuple[Split, ...] = ("train", "validation", "test")
-
-_SPLIT_NAMES: dict[str, Split] = {
-    "train": "train",
-    "training": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "test": "test",
-    "testing": "test",
-}
-_ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".xz", ".bz2", ".7z", ".rar")
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
     """One image file.
 
-    `path` is relative to the folder that holds the class folders, with `/` and in Unicode NFC: the same on every
-    system. `file` is its absolute path as the disk spells it, `label` the index of its class, `row` its row in the
-    pixels.
+    `path` is relative to the folder that holds the class folders, or to what several folders share, or as a manifest
+    has it, with `/` and in Unicode NFC: the same on every system. `file` is its absolute path as the disk spells it,
+    `label` the index of its class, `row` its row in the pixels, `group` what a manifest says must stay together.
     """
 
     path: str
@@ -42,6 +39,7 @@ class Example:
     label: int
     split: Split
     row: int
+    group: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,54 +47,97 @@ class Listing:
     """What the folders hold, in a fixed order: by split, class, path.
 
     Of `examples`, `split` says which folder they lie in and `row` counts from 0. `given` are the splits that have a
-    folder of their own. `folders` are the folders with the class folders, absolute.
+    folder of their own. `folders` are the folders with the class folders, absolute, and the manifest. `remarks` are
+    (kind, text) of what may be wrong. `left_out` are the names of folders or labels that `data.classes` leaves out.
     """
 
     class_names: tuple[str, ...]
     examples: tuple[Example, ...]
     given: frozenset[Split]
     folders: tuple[Path, ...]
-    warnings: tuple[str, ...]
+    remarks: tuple[tuple[str, str], ...]
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        return tuple(text for _, text in self.remarks)
+
+    def shown(self) -> list[str]:
+        """A short name for every example: its file's path below what all folders share, with `/` and in NFC."""
+        bases = [str(folder if folder.is_dir() else folder.parent) for folder in self.folders]
+        try:
+            base = os.path.commonpath(bases)
+        except ValueError:  # two drives of Windows
+            return [example.path for example in self.examples]
+        return [nfc(os.path.relpath(example.file, base).replace(os.sep, "/")) for example in self.examples]
 
 
-@dataclass(frozen=True, slots=True)
-class _Tree:
-    """A folder with one folder per class: class name → (path, file) of its images, both in their fixed order."""
+class Problems:
+    """What is wrong with folders but need not stop a look at them: raised at once, or kept for a list."""
 
-    folder: Path
-    classes: dict[str, list[tuple[str, str]]]
-    warnings: tuple[str, ...]
+    def __init__(self, keep: bool = False) -> None:
+        self.keep = keep
+        self.kept: list[tuple[str, DataError]] = []
+
+    def meet(self, kind: str, error: DataError) -> None:
+        """Raise the error, or keep it where that was asked for."""
+        if not self.keep:
+            raise error
+        self.kept.append((kind, error))
 
 
-def scan(data: "Data", key: str = "data.folder") -> Listing:
+def scan(data: "Data", key: str = "data.folder", problems: Problems | None = None) -> Listing:
     """Find all images and their classes. Paths in `data` are absolute.
 
     `key` is what `data.folder` was typed behind, for messages. Raises DataError, with what to do, for folders that
-    cannot be meant, and where no image could choose the model.
+    cannot be meant, and where no image could choose the model; `problems` may take up some of them.
     """
-    roots = _roots(data, key)
-    trees = {split: _read_tree(folder, key) for split, (folder, key) in roots.items()}
-    training = trees["train"]
-    _check_training(training, roots["train"][1])
-    _check_validation(trees.get("validation"), data)
-    names = tuple(training.classes)
-    warnings = [text for tree in trees.values() for text in tree.warnings]
-    for split, tree in trees.items():
-        warnings += _compare_classes(names, tree, split)
+    problems = problems or Problems()
+    trees = find_trees(data, key)
+    raw = {name for _, tree in trees for name in tree.classes}
+    named = class_of(raw, data.classes)
+    trees = [(split, Tree(tree.place, _renamed(tree.classes, named), tree.remarks)) for split, tree in trees]
+    by_split: dict[Split, dict[str, list[Image]]] = {}
+    for split, tree in trees:
+        for name, images in tree.classes.items():
+            by_split.setdefault(split, {}).setdefault(name, []).extend(images)
+    place = {split: next(tree.place for own, tree in trees if own == split) for split in by_split}
+    training = by_split.get("train", {})
+    _check_training(training, place.get("train", trees[0][1].place), key if data.folder is not None else "data.train")
+    names = tuple(sorted((name for name, images in training.items() if images), key=natural_order))
+    _check_empty(training, place["train"], problems)
+    _check_validation(by_split.get("validation"), place.get("validation"), data, problems)
+    remarks = [remark for _, tree in trees for remark in tree.remarks]
+    for split, classes in by_split.items():
+        remarks += _compare_classes(names, classes, place[split], split, problems)
     labels = {name: label for label, name in enumerate(names)}
     found = (
-        (path, file, labels[name], split)
-        for split, tree in trees.items()
-        for name, images in tree.classes.items()
-        for path, file in images
+        (path, file, labels[name], split, group)
+        for split in SPLITS
+        if split in by_split
+        for name in sorted(by_split[split], key=natural_order)
+        if name in labels
+        for path, file, group in sorted(by_split[split][name])
     )
     return Listing(
         class_names=names,
-        examples=tuple(Example(*image, row) for row, image in enumerate(found)),
-        given=frozenset(trees) - {"train"},
-        folders=tuple(tree.folder for tree in trees.values()),
-        warnings=tuple(warnings),
+        examples=tuple(
+            Example(path, file, label, split, row, group) for row, (path, file, label, split, group) in enumerate(found)
+        ),
+        given=frozenset(by_split) - {"train"},
+        folders=tuple(dict.fromkeys(tree.place for _, tree in trees)),
+        remarks=tuple(remarks),
+        left_out=tuple(sorted((name for name, target in named.items() if target is None), key=natural_order)),
     )
+
+
+def _renamed(classes: dict[str, list[Image]], named: dict[str, str | None]) -> dict[str, list[Image]]:
+    renamed: dict[str, list[Image]] = {}
+    for name, images in classes.items():
+        target = named[name]
+        if target is not None:
+            renamed.setdefault(target, []).extend(images)
+    return renamed
 
 
 def scan_labelled(folder: Path, split: str = "test") -> dict[str, list[tuple[str, Path]]]:
@@ -106,20 +147,20 @@ def scan_labelled(folder: Path, split: str = "test") -> dict[str, list[tuple[str
     may be empty. Raises DataError where there is no such folder or no image.
     """
     folder = folder.absolute()
-    _check_folder(folder, "--data")
+    check_folder(folder, "--data")
     subfolders = [entry.name for entry in entries(folder) if entry.is_dir()]
-    if subfolders and all(name.casefold() in _SPLIT_NAMES for name in subfolders):
-        named = [name for name in subfolders if _SPLIT_NAMES[name.casefold()] == split]
+    if subfolders and all(name.casefold() in SPLIT_NAMES for name in subfolders):
+        named = [name for name in subfolders if SPLIT_NAMES[name.casefold()] == split]
         if len(named) != 1:
             raise DataError(
                 f"{folder}: no single folder for {split} among {', '.join(sorted(subfolders))}",
-                f"name the folder with the class folders: --data {_quoted(folder / sorted(subfolders)[0])}",
+                f"name the folder with the class folders: --data {quoted(folder / sorted(subfolders)[0])}",
             )
         folder /= named[0]
-    tree = _read_tree(folder, "--data")
+    tree = read_tree(folder, "--data")
     if not any(tree.classes.values()):
-        raise DataError(f"{folder}: no images", _what_is_an_image())
-    return {name: [(path, Path(file)) for path, file in images] for name, images in tree.classes.items()}
+        raise DataError(f"{folder}: no images", what_is_an_image())
+    return {name: [(path, Path(file)) for path, file, _ in images] for name, images in tree.classes.items()}
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -128,222 +169,69 @@ def image_files(folder: Path) -> list[Path]:
     return [Path(file) for _, file in found]
 
 
-def _roots(data: "Data", key: str) -> dict[Split, tuple[Path, str]]:
-    """The folder of each split that has one, training first, and the key that names it in the config."""
-    named: dict[Split, str | None] = {"train": data.train, "validation": data.validation, "test": data.test}
-    roots: dict[Split, tuple[Path, str]] = {
-        split: (Path(folder), f"data.{split}") for split, folder in named.items() if folder is not None
-    }
-    if data.folder is not None:
-        folder = Path(data.folder)
-        if "train" in roots:
-            raise DataError(
-                "data.folder and data.train both name the training images", "keep one of them, and remove the other"
-            )
-        _check_folder(folder, key)
-        inside = _split_folders(folder, key) or {"train": folder}
-        for split, subfolder in inside.items():
-            if split in roots:
-                raise DataError(
-                    f"{roots[split][1]} is given, but data.folder has its own: {subfolder}",
-                    f"remove {roots[split][1]}, or name the training images alone: {_setting('data.train', folder)}",
-                )
-            roots[split] = (subfolder, key)
-    if "train" not in roots:
-        raise DataError(
-            "no training images are named: neither data.folder nor data.train is set",
-            "name a folder with one folder per class: --set data.folder=FOLDER",
-        )
-    for split, (folder, named_by) in roots.items():
-        for other, (outer, _) in roots.items():
-            if split != other and folder.resolve().is_relative_to(outer.resolve()):
-                raise DataError(
-                    f"{named_by}: the {split} images {folder} lie among the {other} images {outer}",
-                    "images to judge on must not be trained on: give every split a folder of its own",
-                )
-    return {split: roots[split] for split in SPLITS if split in roots}
-
-
-def _split_folders(folder: Path, key: str) -> dict[Split, Path]:
-    """The folders `train`, `validation` and `test` in `folder`, or nothing where all its folders are classes."""
-    found: dict[Split, Path] = {}
-    others: list[str] = []
-    for entry in sorted(entries(folder), key=lambda entry: natural_order(entry.name)):
-        if not entry.is_dir():
-            continue
-        split = _SPLIT_NAMES.get(entry.name.casefold())
-        if entry.name.casefold() == "valid" and not any(inner.is_dir() for inner in entries(Path(entry.path))):
-            split = None  # a class: the other one is `invalid`
-        if split is None:
-            others.append(entry.name)
-        elif split in found:
-            raise DataError(
-                f"{folder}: two folders for {split}: {found[split].name} and {entry.name}",
-                "keep one of them here, or name each split's folder by itself: data.train, data.validation, data.test",
-            )
-        else:
-            found[split] = Path(entry.path)
-    if not found:
-        return {}
-    others = [other for other in others if next(images_below(folder / other), None)]
-    classes_hint = "if all its folders are classes, name it as data.train in place of data.folder"
-    if "train" not in found:
-        raise DataError(
-            f"{folder}: has {_some(path.name for path in found.values())} but no train folder",
-            f"put the class folders of the training images into one named train; {classes_hint}",
-        )
-    if others:
-        raise DataError(
-            f"{folder}: {found['train'].name} stands beside other folders with images: {_some(others)}",
-            f"if it holds the training images, point there: {_setting(key, found['train'])}; {classes_hint}",
-        )
-    return found
-
-
-def _check_folder(folder: Path, key: str) -> None:
-    if folder.is_dir():
-        return
-    if folder.suffix.lower() in _ARCHIVES and folder.is_file():
-        target = folder.with_name(folder.name.split(".")[0])
-        command = f"python -m zipfile -e {_quoted(folder)} {_quoted(target)}"
-        if folder.suffix.lower() != ".zip":
-            command = f"tar -xf {_quoted(folder)}"
-        raise DataError(f"{key}: {folder}: an archive, not a folder", f"unpack it first: {command}")
-    if folder.exists():
-        raise DataError(f"{key}: {folder}: a file, not a folder", f"name its folder: {_setting(key, folder.parent)}")
-    hint = "relative paths begin at the file that names them" if key.startswith("data.") else ""
-    if folder.parent.is_dir():
-        near = difflib.get_close_matches(folder.name, [e.name for e in entries(folder.parent) if e.is_dir()], 1)
-        if near:
-            hint = f"did you mean {_setting(key, folder.parent / near[0])}"
-    raise DataError(f"{key}: {folder}: no such folder", hint)
-
-
-def _read_tree(folder: Path, key: str) -> _Tree:
-    """All images of the class folders in `folder`; folders whose names are equal in NFC are one class."""
-    _check_folder(folder, key)
-    others: Counter[str] = Counter()
-    loose: list[str] = []
-    classes: dict[str, list[tuple[str, str]]] = {}
-    for entry in entries(folder):
-        if entry.is_dir():
-            name = nfc(entry.name)
-            images = classes.setdefault(name, [])
-            images += ((f"{name}/{path}", file) for path, file in images_below(Path(entry.path), others))
-        elif suffix_of(entry.name) in SUFFIXES:
-            loose.append(entry.name)
-        else:
-            others[suffix_of(entry.name)] += 1
-    if loose and not any(classes.values()):
-        raise DataError(
-            f"{folder}: {_count(len(loose), 'image')} in it, but no class folders",
-            f"make one folder per class and move the images there, such as "
-            f"{_quoted(folder / 'CLASS_NAME' / min(loose))}",
-        )
-    if not any(classes.values()) and others:
-        raise DataError(f"{folder}: no images, only {_kinds(others)}", _what_is_an_image())
-    warnings = []
-    if loose:
-        warnings.append(
-            f"{folder}: {_count(len(loose), 'image')} outside of the class folders ignored, such as {min(loose)}"
-        )
-    if others:
-        number = others.total()
-        are = "files are not images and were" if number > 1 else "file is not an image and was"
-        warnings.append(f"{folder}: {number} {are} ignored: {_kinds(others)}")
-    ordered = {name: sorted(classes[name]) for name in sorted(classes, key=natural_order)}
-    return _Tree(folder, ordered, tuple(warnings))
-
-
-def _check_training(tree: _Tree, key: str) -> None:
-    """Raise DataError where a tree is none to train on: no image, a level too high, one class, an empty class."""
-    filled = [name for name, images in tree.classes.items() if images]
+def _check_training(classes: dict[str, list[Image]], place: Path, key: str) -> None:
+    """Raise DataError where there is nothing to train on: no image, a level too high, one class."""
+    filled = [name for name, images in classes.items() if images]
     if not filled:
-        raise DataError(f"{tree.folder}: no images", _what_is_an_image())
+        raise DataError(f"{place}: no images", what_is_an_image())
     if len(filled) == 1:
-        deeper = _class_folders_below(tree.classes[filled[0]])
-        if deeper:
+        deeper = layouts.class_folders_below([(path, file) for path, file, _ in classes[filled[0]]])
+        if deeper and place.is_dir():
             raise DataError(
-                f"{tree.folder}: its only folder is {filled[0]}; the class folders seem to lie deeper: "
-                f"{_some(path.name for path in deeper)}",
-                f"name the folder that holds them: {_setting(key, deeper[0].parent)}",
+                f"{place}: its only folder is {filled[0]}; the class folders seem to lie deeper: "
+                f"{some(path.name for path in deeper)}",
+                f"name the folder that holds them: {setting(key, deeper[0].parent)}",
             )
         raise DataError(
-            f"{tree.folder}: only one class, {filled[0]}",
-            "a classifier needs two or more: make a folder for each, with its images",
+            f"{place}: only one class, {filled[0]}",
+            "a classifier needs two or more: make a folder for each, with its images, such as "
+            f"{quoted((place if place.is_dir() else place.parent) / 'other')} with pictures of anything else",
         )
-    empty = [name for name in tree.classes if name not in filled]
+
+
+def _check_empty(classes: dict[str, list[Image]], place: Path, problems: Problems) -> None:
+    empty = [name for name, images in classes.items() if not images]
     if empty:
-        raise DataError(
-            f"{tree.folder}: no image in {_count(len(empty), 'class folder')}: {_some(empty)}",
-            "remove what is no class, or put images in",
+        problems.meet(
+            "empty_class",
+            DataError(
+                f"{place}: no image in {count(len(empty), 'class folder')}: {some(empty)}",
+                "remove what is no class, or put images in",
+            ),
         )
 
 
-def _check_validation(given: _Tree | None, data: "Data") -> None:
-    """Raise DataError where it is plain from names that no image would choose the model."""
-    if given is not None and not any(given.classes.values()):
-        raise DataError(
-            f"{given.folder}: no images, and those of validation choose the best weights", _what_is_an_image()
+def _check_validation(
+    given: dict[str, list[Image]] | None, place: Path | None, data: "Data", problems: Problems
+) -> None:
+    """It is plain from names that no image would choose the model."""
+    if given is not None and not any(given.values()):
+        problems.meet(
+            "no_validation",
+            DataError(f"{place}: no images, and those of validation choose the best weights", what_is_an_image()),
         )
     if given is None and not data.split.validation:
-        raise DataError(
-            "no validation images: data.split.validation is 0%, and there is no folder of them",
-            "they choose the best weights: set some aside, such as --set data.split.validation=15%",
+        problems.meet(
+            "no_validation",
+            DataError(
+                "no validation images: data.split.validation is 0%, and there is no folder of them",
+                "they choose the best weights: set some aside, such as --set data.split.validation=15%",
+            ),
         )
 
 
-def _class_folders_below(images: list[tuple[str, str]]) -> list[Path]:
-    """The first folders below their common one, where no image lies in the common one itself."""
-    levels = [path.split("/")[:-1] for path, _ in images]
-    depth = 0
-    while all(len(level) > depth and level[depth] == levels[0][depth] for level in levels):
-        depth += 1
-    if any(len(level) == depth for level in levels):
-        return []
-    return sorted({Path(file).parents[len(level) - depth - 1] for level, (_, file) in zip(levels, images, strict=True)})
-
-
-def _compare_classes(names: tuple[str, ...], tree: _Tree, split: Split) -> list[str]:
-    """A warning about classes that a split lacks. Raises DataError for classes that training does not have."""
-    extra = [name for name, images in tree.classes.items() if images and name not in names]
-    missing = [name for name in names if not tree.classes.get(name)]
+def _compare_classes(
+    names: tuple[str, ...], classes: dict[str, list[Image]], place: Path, split: Split, problems: Problems
+) -> list[tuple[str, str]]:
+    """A remark about classes that a split lacks; classes that training does not have are a problem."""
+    extra = [name for name, images in classes.items() if images and name not in names]
+    missing = [name for name in names if not classes.get(name)]
     if extra:
-        lines = [f"{tree.folder}: {split} has classes that training lacks: {_some(extra)}"]
-        lines += [f"  and lacks of training's: {_some(missing)}"] if missing else []
+        lines = [f"{place}: {split} has classes that training lacks: {some(extra)}"]
+        lines += [f"  and lacks of training's: {some(missing)}"] if missing else []
         near = [(name, match[0]) for name in extra if (match := difflib.get_close_matches(name, missing or names, 1))]
-        hint = "rename or remove these folders"
+        hint = f"rename or remove these folders, or leave them out: {setting('data.classes.exclude', f'[{extra[0]}]')}"
         if near:
             hint = f"is {near[0][0]} the class {near[0][1]}? class folders must have the same names everywhere"
-        raise DataError("\n".join(lines), hint)
-    return [f"{tree.folder}: no {split} images of {_some(missing)}"] if missing else []
-
-
-def _setting(key: str, folder: Path) -> str:
-    """What to type to set a folder."""
-    if not key.startswith("data."):  # an option or a command
-        return f"{key} {_quoted(folder)}"
-    text = f"{key}={folder}"
-    return f'--set "{text}"' if " " in text else f"--set {text}"
-
-
-def _quoted(path: Path) -> str:
-    return f'"{path}"' if " " in str(path) else str(path)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" + ("s" if number != 1 else "")
-
-
-def _some(names: Iterable[str], most: int = 10) -> str:
-    names = list(names)
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-def _kinds(others: Counter[str]) -> str:
-    named = Counter({suffix or "without suffix": number for suffix, number in sorted(others.items(), reverse=True)})
-    return ", ".join(f"{number} {suffix}" for suffix, number in named.most_common())
-
-
-def _what_is_an_image() -> str:
-    return f"images are files whose names end in {', '.join(sorted(SUFFIXES))}, one folder per class"
+        problems.meet("class_sets", DataError("\n".join(lines), hint))
+    return [("class_sets", f"{place}: no {split} images of {some(missing)}")] if missing else []

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
-from imgrec_cli.dataset.scan import Split
+from imgrec_cli.dataset.walk import Split
 from imgrec_cli.errors import DataError
 
 
@@ -56,7 +56,7 @@ def assign(
     Within a class, images are ordered by the BLAKE2b hash of (seed, group or else path). The first `test` of them (a
     share of the class, rounded half up) judge, the next `validation` choose the model, at least one each where the
     class has three units; None means that no images are to be taken. A unit is what stays together: all images of a
-    group, and all images of one class with the same `identities`, also where one leads to the other. A larger unit is
+    group, and all images with the same `identities`, also where one leads to the other. A larger unit is
     taken where at least half of it fits. Training keeps a unit of every class.
     """
     units = sorted(
@@ -110,7 +110,7 @@ def _take(
 def _units(
     paths: Sequence[str], labels: Sequence[int], identities: Sequence[Hashable], groups: Sequence[str] | None, seed: int
 ) -> list[_Unit]:
-    """Connected components of images by group and by identity within a class."""
+    """Connected components of images by group and by identity."""
     parent = list(range(len(paths)))
 
     def root(index: int) -> int:
@@ -120,8 +120,8 @@ def _units(
         return index
 
     first: dict[Hashable, int] = {}
-    for index, (label, identity) in enumerate(zip(labels, identities, strict=True)):
-        parent[root(index)] = root(first.setdefault((label, identity), index))
+    for index, identity in enumerate(identities):
+        parent[root(index)] = root(first.setdefault(identity, index))
     if groups is not None:
         first = {}
         for index, group in enumerate(groups):
@@ -137,3 +137,25 @@ def _units(
             unit.members.append(index)
             unit.sizes[labels[index]] = unit.sizes.get(labels[index], 0) + 1
     return list(units.values())
+
+
+def folds(
+    paths: Sequence[str],
+    labels: Sequence[int],
+    identities: Sequence[Hashable],
+    *,
+    groups: Sequence[str] | None,
+    seed: int,
+    number: int,
+) -> list[int]:
+    """One of `number` folds for each image: within a class, units are dealt out in the order that `assign` has."""
+    units = sorted(
+        _units(paths, labels, identities, groups, seed), key=lambda unit: (unit.order, paths[unit.members[0]])
+    )
+    dealt: Counter[int] = Counter()
+    result = [0] * len(paths)
+    for unit in units:
+        for member in unit.members:
+            result[member] = dealt[unit.main] % number
+        dealt[unit.main] += 1
+    return result

@@ -8,8 +8,9 @@ from pathlib import Path
 from statistics import median
 
 from imgrec_cli.config import Data, path_from, written
+from imgrec_cli.config.sections import regex_with_one_capture
 from imgrec_cli.dataset.scan import scan
-from imgrec_cli.errors import BadImageError, DataError
+from imgrec_cli.errors import BadImageError, DataError, InputError
 from imgrec_cli.imaging import header
 
 SAMPLED = 60
@@ -25,13 +26,22 @@ class _Look:
     gray: bool
 
 
-def starter_config(data_folder: Path, relative_to: Path = Path()) -> str:
+def starter_config(
+    data_folder: Path, relative_to: Path = Path(), label_from: str | None = None, group: str | None = None
+) -> str:
     """Text of a config for the images below `data_folder`, to be saved in the folder `relative_to`.
 
-    Of a sample of the training images the headers are read, of the others only the names. Raises DataError for folders
-    that cannot be trained on.
+    `label_from` and `group` are the expressions of `data` in it. Of a sample of the training images the headers are
+    read, of the others only the names. Raises DataError for folders that cannot be trained on.
     """
-    look = _look_at(data_folder)
+    rules = {"label_from": label_from, "group": group}
+    given = {key: pattern for key, pattern in rules.items() if pattern is not None}
+    for key, pattern in given.items():
+        try:
+            regex_with_one_capture(pattern)
+        except ValueError as error:
+            raise InputError(f"--{key.replace('_', '-')}: {error}", "such as '^([a-z]+)_'") from error
+    look = _look_at(Data.model_validate({"folder": str(data_folder), **given}), data_folder)
     images, fewest = sum(look.per_class.values()), min(look.per_class, key=lambda name: look.per_class[name])
     shorter = round(median(look.sides))
     side = max((side for side in SIDES if side <= shorter), default=shorter) if shorter > 40 else max(shorter, 8)
@@ -46,6 +56,7 @@ seed: 0                         # the same seed gives the same split and the sam
 
 data:
   folder: {written(path_from(relative_to, data_folder))}
+{"".join(f"  {key}: {written(pattern)}{chr(10)}" for key, pattern in given.items())}\
   split: {{validation: 15%, test: 15%}}   # set aside from each class where no folder is given for it
 
 image:
@@ -97,8 +108,8 @@ def _layers(pools: int) -> str:
     return "\n".join(lines)
 
 
-def _look_at(data_folder: Path) -> _Look:
-    listing = scan(Data(folder=str(data_folder)), "imgrec config init")
+def _look_at(data: Data, data_folder: Path) -> _Look:
+    listing = scan(data, "imgrec config init")
     training = [example for example in listing.examples if example.split == "train"]
     sides, all_gray, reason = [], True, ""
     with warnings.catch_warnings():

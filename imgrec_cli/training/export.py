@@ -124,6 +124,10 @@ def export(config: Config, dataset: Dataset, run: Run, trained: keras.Model, on_
             files={MODEL: FileRecord.of(unfinished / MODEL)},
             parity=Parity(0, 0.0, 0, 0),
             versions={"imgrec": __version__, "keras": keras.version()},
+            titles=dict(config.data.classes.titles),
+            other=list(config.data.classes.other),
+            merged={name: list(members) for name, members in config.data.classes.merge.items()},
+            left_out=list(dataset.left_out),
         )
         parity, disagreements = compare(shipped, trained, Classifier(unfinished, manifest), dataset, on_event)
         # `not <` so that NaN fails too

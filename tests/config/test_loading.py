@@ -199,7 +199,7 @@ def test_files_that_are_no_config(tmp_path: Path) -> None:
     assert told("flower.yaml") == (f"{Path('T/flower.yaml')}: no such file", f"did you mean {Path('T/flowers.yaml')}?")
     assert told("photos") == (
         f"{Path('T/photos')} is a folder, not a config",
-        f"write one for its images: imgrec config init {Path('T/photos')}",
+        f"write one for its images, then train:\n  imgrec config init {Path('T/photos')}\n  imgrec train photos.yaml",
     )
     assert told("a.yaml", b"x: \xff") == (
         f"{Path('T/a.yaml')} cannot be read as text: it is not UTF-8 (byte 3 is 0xff)",

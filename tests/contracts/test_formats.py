@@ -36,10 +36,14 @@ def test_manifest_of_a_bundle(tiny_run: Path) -> None:
         "created",
         "files",
         "format",
+        "left_out",
+        "merged",
         "name",
+        "other",
         "parity",
         "pixels",
         "scores",
+        "titles",
         "versions",
     }
     assert manifest["format"] == 1

@@ -14,7 +14,7 @@ ROWS = (
     ("__main__",),
     ("cli",),
     ("api",),
-    ("training", "reporting", "serving", "evaluation", "origin"),
+    ("training", "reporting", "serving", "sheets", "evaluation", "origin"),
     ("classifier", "dataset"),
     ("imaging", "metrics", "bundle", "rundir", "config"),
     ("errors", "progress", "machine"),

@@ -112,7 +112,7 @@ def test_flat_pictures_have_a_deviation_to_divide_by(tmp_path: Path) -> None:
     for name in ("train/cat", "train/dog", "validation/cat"):
         (tmp_path / name).mkdir(parents=True)
         Pillow.new("RGB", (4, 4), (10, 20, 30)).save(tmp_path / name / "1.png")
-    dataset, _ = load(tmp_path)
+    dataset, _ = load(tmp_path, on_leak="keep")
     mean, deviation = dataset.pixel_statistics()
     np.testing.assert_allclose(mean, np.array([10, 20, 30]) / 255)
     assert min(deviation) > 0
@@ -605,7 +605,7 @@ def test_auto_has_no_rule_for_floating_point_and_more_than_sixteen_bits(tmp_path
     with pytest.raises(DataError, match="auto has no rule for floating-point values") as caught:
         load(tmp_path)
     assert "image.range=[0, 1]" in caught.value.hint
-    assert (load(tmp_path, Image(size=(4, 4), range=(0.0, 1.0)))[0].pixels == 128).all()
+    assert (load(tmp_path, Image(size=(4, 4), range=(0.0, 1.0)), on_leak="keep")[0].pixels == 128).all()
     for name in classes:
         Pillow.fromarray(np.full((4, 4), 70_000, np.int32)).save(tmp_path / name / "1.tif")
     with pytest.raises(DataError, match="auto ends at 16 bits, and the largest training value is 70,000"):

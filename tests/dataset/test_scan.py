@@ -141,10 +141,11 @@ def test_a_file_or_an_archive_is_no_folder(tree: Callable[..., Path]) -> None:
     error = refused(Data(folder=str(folder / "my data/cats.zip")))
     assert error.message == f"data.folder: {folder / 'my data/cats.zip'}: an archive, not a folder"
     assert error.hint == (
-        f'unpack it first: python -m zipfile -e "{folder / "my data/cats.zip"}" "{folder / "my data/cats"}"'
+        f'unpack it first:\n  python -m zipfile -e "{folder / "my data/cats.zip"}" "{folder / "my data/cats"}"\n'
+        f'  --set "data.folder={folder / "my data/cats"}"'
     )
-    assert (
-        refused(Data(folder=str(folder / "cats.tar.gz"))).hint == f"unpack it first: tar -xf {folder / 'cats.tar.gz'}"
+    assert refused(Data(folder=str(folder / "cats.tar.gz"))).hint == (
+        f"unpack it first:\n  tar -xf {folder / 'cats.tar.gz'}\n  --set data.folder={folder / 'cats'}"
     )
     error = refused(Data(train=str(folder / "list.csv")))
     assert error.message == f"data.train: {folder / 'list.csv'}: a file, not a folder"
@@ -152,9 +153,9 @@ def test_a_file_or_an_archive_is_no_folder(tree: Callable[..., Path]) -> None:
 
 
 def test_no_images(tree: Callable[..., Path]) -> None:
-    folder = tree("a/cat/1.heic", "a/cat/2.heic", "a/dog/notes.txt", "b/.DS_Store")
+    folder = tree("a/cat/1.svg", "a/cat/2.svg", "a/dog/notes.txt", "b/.DS_Store")
     error = refused(Data(folder=str(folder / "a")))
-    assert error.message == f"{folder / 'a'}: no images, only 2 .heic, 1 .txt"
+    assert error.message == f"{folder / 'a'}: no images, only 2 .svg, 1 .txt"
     assert ".jpg" in error.hint
     assert refused(Data(folder=str(folder / "b"))).message == f"{folder / 'b'}: no images"
 

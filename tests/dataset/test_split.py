@@ -109,10 +109,15 @@ def test_equal_pictures_of_one_class_stay_together() -> None:
     assert counts(splits) == (210, 45, 45)
 
 
-def test_equal_pictures_of_two_classes_are_no_tie() -> None:
+def test_equal_pictures_of_two_classes_stay_together_too() -> None:
     paths = names(20, "cat") + names(20, "dog")
     labels = [0] * 20 + [1] * 20
-    assert split(paths, labels, identities=["same"] * 1 + paths[1:20] + ["same"] + paths[21:]) == split(paths, labels)
+    for seed in range(10):
+        for other in range(20, 40):
+            identities = [*paths]
+            identities[other] = paths[0]
+            splits = split(paths, labels, identities=identities, seed=seed)
+            assert splits[0] == splits[other]
 
 
 def test_groups_stay_together_across_classes() -> None:

@@ -1,0 +1,257 @@
+"""Folders and manifests → images by split and class, as they are named on disk."""
+
+import difflib
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from imgrec_cli.dataset import layouts
+from imgrec_cli.dataset.layouts import setting, what_is_an_image
+from imgrec_cli.dataset.manifest import read_manifest
+from imgrec_cli.dataset.walk import (
+    SPLIT_NAMES,
+    SPLITS,
+    SUFFIXES,
+    Split,
+    entries,
+    images_below,
+    natural_order,
+    nfc,
+    suffix_of,
+)
+from imgrec_cli.errors import DataError
+
+if TYPE_CHECKING:  # config imports pydantic, and `imgrec evaluate` has to start without it
+    from imgrec_cli.config.sections import Data
+
+Image = tuple[str, str, str]  # path, file, group
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """Images of one split from one place, a folder or a manifest: name of the class → images in their fixed order."""
+
+    place: Path
+    classes: dict[str, list[Image]]
+    remarks: tuple[tuple[str, str], ...]
+
+
+def find_trees(data: "Data", key: str) -> list[tuple[Split, Tree]]:
+    """All images that a config names, by split; `key` is what `data.folder` was typed behind, for messages.
+
+    Raises DataError, with what to do, for folders that cannot be meant.
+    """
+    trees = [*_folder_trees(data, key), *_manifest_trees(data)]
+    _check_no_file_twice(trees)
+    return trees
+
+
+def _folder_trees(data: "Data", key: str) -> list[tuple[Split, Tree]]:
+    """The trees of all folders that are named, in the order of the splits."""
+    roots = _roots(data, key)
+    shared = os.path.commonpath([folder for _, folder, _ in roots]) if len(data.folders) > 1 else None
+    trees = []
+    for split, folder, named_by in roots:
+        prefix = ""
+        if shared is not None:
+            prefix = nfc(os.path.relpath(folder, shared).replace(os.sep, "/")) + "/"
+        trees.append((split, read_tree(folder, named_by, data.label_from, prefix)))
+    return trees
+
+
+def _manifest_trees(data: "Data") -> list[tuple[Split, Tree]]:
+    """The images of the manifest, a tree for each split; rows without a split are to be trained on or cut from."""
+    if data.manifest is None:
+        return []
+    file = Path(data.manifest)
+    rows, warnings = read_manifest(file)
+    trees: dict[Split, Tree] = {}
+    remarks = tuple(("stray", text) for text in warnings)
+    for row in rows:
+        split = row.split or "train"
+        tree = trees.setdefault(split, Tree(file, {}, () if trees else remarks))
+        tree.classes.setdefault(row.label, []).append((row.path, row.file, row.group))
+    return [(split, trees[split]) for split in SPLITS if split in trees]
+
+
+def _check_no_file_twice(trees: list[tuple[Split, Tree]]) -> None:
+    """Raise DataError where a manifest lists an image that lies in one of the folders as well."""
+    places = {tree.place for _, tree in trees}
+    if len(places) < 2:
+        return
+    seen: dict[str, Path] = {}
+    for _, tree in trees:
+        for images in tree.classes.values():
+            for _, file, _ in images:
+                first = seen.setdefault(file, tree.place)
+                if first != tree.place:
+                    raise DataError(
+                        f"{file} is named twice: by {first} and by {tree.place}",
+                        "take it out of the manifest, or name the manifest alone: what stands in it is all there is",
+                    )
+
+
+def _roots(data: "Data", key: str) -> list[tuple[Split, Path, str]]:
+    """The folders of each split that has some, training first, and the key that names each in the config."""
+    named: dict[Split, str | None] = {"train": data.train, "validation": data.validation, "test": data.test}
+    roots = [(split, Path(folder), f"data.{split}") for split, folder in named.items() if folder is not None]
+    if data.folders and data.train is not None:
+        raise DataError(
+            "data.folder and data.train both name the training images", "keep one of them, and remove the other"
+        )
+    for named_folder in data.folders:
+        folder = Path(named_folder)
+        check_folder(folder, key)
+        for split, subfolder in (_split_folders(folder, key) or {"train": folder}).items():
+            if named[split] is not None:
+                raise DataError(
+                    f"data.{split} is given, but data.folder has its own: {subfolder}",
+                    f"remove data.{split}, or name the training images alone: {setting('data.train', folder)}",
+                )
+            roots.append((split, subfolder, key))
+    if not any(split == "train" for split, _, _ in roots) and data.manifest is None:
+        raise DataError(
+            "no training images are named: neither data.folder nor data.train is set",
+            "name a folder with one folder per class: --set data.folder=FOLDER",
+        )
+    for index, (split, folder, named_by) in enumerate(roots):
+        for other_index, (other, outer, _) in enumerate(roots):
+            if index != other_index and folder.resolve().is_relative_to(outer.resolve()):
+                if split == other:
+                    raise DataError(f"{named_by}: {folder} lies in {outer}", "name one of the two")
+                raise DataError(
+                    f"{named_by}: the {split} images {folder} lie among the {other} images {outer}",
+                    "images to judge on must not be trained on: give every split a folder of its own",
+                )
+    return sorted(roots, key=lambda root: SPLITS.index(root[0]))
+
+
+def _split_folders(folder: Path, key: str) -> dict[Split, Path]:
+    """The folders `train`, `validation` and `test` in `folder`, or nothing where all its folders are classes."""
+    found: dict[Split, Path] = {}
+    others: list[str] = []
+    for entry in sorted(entries(folder), key=lambda entry: natural_order(entry.name)):
+        if not entry.is_dir():
+            continue
+        split = SPLIT_NAMES.get(entry.name.casefold())
+        if entry.name.casefold() == "valid" and not any(inner.is_dir() for inner in entries(Path(entry.path))):
+            split = None  # a class: the other one is `invalid`
+        if split is None:
+            others.append(entry.name)
+        elif split in found:
+            raise DataError(
+                f"{folder}: two folders for {split}: {found[split].name} and {entry.name}",
+                "keep one of them here, or name each split's folder by itself: data.train, data.validation, data.test",
+            )
+        else:
+            found[split] = Path(entry.path)
+    if not found:
+        return {}
+    others = [other for other in others if next(images_below(folder / other), None)]
+    classes_hint = "if all its folders are classes, name it as data.train in place of data.folder"
+    if "train" not in found:
+        raise DataError(
+            f"{folder}: has {some(path.name for path in found.values())} but no train folder",
+            f"put the class folders of the training images into one named train; {classes_hint}",
+        )
+    if others:
+        raise DataError(
+            f"{folder}: {found['train'].name} stands beside other folders with images: {some(others)}",
+            f"if it holds the training images, point there: {setting(key, found['train'])}; {classes_hint}",
+        )
+    return found
+
+
+def check_folder(folder: Path, key: str) -> None:
+    if folder.is_dir():
+        return
+    layouts.refuse_archive(folder, key)
+    if folder.exists():
+        raise DataError(f"{key}: {folder}: a file, not a folder", f"name its folder: {setting(key, folder.parent)}")
+    hint = "relative paths begin at the file that names them" if key.startswith("data.") else ""
+    if folder.parent.is_dir():
+        near = difflib.get_close_matches(folder.name, [e.name for e in entries(folder.parent) if e.is_dir()], 1)
+        if near:
+            hint = f"did you mean {setting(key, folder.parent / near[0])}"
+    raise DataError(f"{key}: {folder}: no such folder", hint)
+
+
+def read_tree(folder: Path, key: str, label_from: str | None = None, prefix: str = "") -> Tree:
+    """All images of the class folders in `folder`; folders whose names are equal in NFC are one class.
+
+    With `label_from` the class of every image below `folder` is what it captures. Paths begin with `prefix`.
+    """
+    check_folder(folder, key)
+    layouts.refuse_detection_set(folder)
+    others: Counter[str] = Counter()
+    loose: list[str] = []
+    classes: dict[str, list[Image]] = {}
+    if label_from is not None:
+        for path, file in images_below(folder, others):
+            classes.setdefault(path, []).append((prefix + path, file, ""))
+        classes = _labelled_by_rule(folder, classes, label_from)
+    else:
+        for entry in entries(folder):
+            if entry.is_dir():
+                name = nfc(entry.name)
+                images = classes.setdefault(name, [])
+                images += (
+                    (f"{prefix}{name}/{path}", file, "") for path, file in images_below(Path(entry.path), others)
+                )
+            elif suffix_of(entry.name) in SUFFIXES:
+                loose.append(entry.name)
+            else:
+                others[suffix_of(entry.name)] += 1
+    if loose and not any(classes.values()):
+        layouts.refuse_flat(folder, loose, key)
+    if not any(classes.values()) and others:
+        raise DataError(f"{folder}: no images, only {_kinds(others)}", what_is_an_image())
+    remarks = []
+    if label_from is None:
+        below = {name: [path.removeprefix(prefix) for path, _, _ in images] for name, images in classes.items()}
+        remarks += [("layout", text) for text in layouts.look_for_subjects(folder, below, key)]
+    if loose:
+        number = count(len(loose), "image")
+        remarks.append(("stray", f"{folder}: {number} outside of the class folders ignored, such as {min(loose)}"))
+    if others:
+        are = "files are not images and were" if others.total() > 1 else "file is not an image and was"
+        remarks.append(("stray", f"{folder}: {others.total()} {are} ignored: {_kinds(others)}"))
+    ordered = {name: sorted(classes[name]) for name in sorted(classes, key=natural_order)}
+    return Tree(folder, ordered, tuple(remarks))
+
+
+def _labelled_by_rule(folder: Path, by_path: dict[str, list[Image]], pattern: str) -> dict[str, list[Image]]:
+    search = re.compile(pattern).search
+    classes: dict[str, list[Image]] = {}
+    unmatched = []
+    for path, images in by_path.items():
+        match = search(path)
+        if match is None or not match[1]:
+            unmatched.append(path)
+        else:
+            classes.setdefault(nfc(match[1]), []).extend(images)
+    if unmatched:
+        raise DataError(
+            f"data.label_from: {pattern} finds no class in {len(unmatched):,} of {len(by_path):,} paths below "
+            f"{folder}, such as {min(unmatched)}",
+            "every image needs a class: widen the expression, which is searched for anywhere in such a path",
+        )
+    return classes
+
+
+def count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + ("s" if number != 1 else "")
+
+
+def some(names: Iterable[str], most: int = 10) -> str:
+    names = list(names)
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _kinds(others: Counter[str]) -> str:
+    named = Counter({suffix or "without suffix": number for suffix, number in sorted(others.items(), reverse=True)})
+    return ", ".join(f"{number} {suffix}" for suffix, number in named.most_common())
