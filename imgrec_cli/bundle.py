@@ -50,11 +50,28 @@ class Parity:
 
 
 @dataclass(frozen=True, slots=True)
+class Decision:
+    """How probabilities become answers; everything in it was found on validation images.
+
+    The model's probabilities are read at `temperature`. `thresholds` are of single classes, by name
+    (`metrics.decisions.decide`). `conformal` are the probabilities a class needs to be in the set that holds the true
+    one in 50 % to 99 % of cases (`metrics.calibration.COVERAGES`), empty where they are not known.
+    """
+
+    temperature: float = 1.0
+    thresholds: dict[str, float] = field(default_factory=dict)
+    conformal: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """What a bundle says of itself.
 
     Input of the model: uint8 [N, height, width, channels], 0 to 255, N free. Output: float32 [N, classes],
-    probabilities in the order of `class_names`.
+    probabilities in the order of `class_names`, before the temperature of `decision`; and, where `unfamiliar_above` is
+    given, a second one: float32 [N], how little an image looks like the training images. `unfamiliar_above` keeps 95 %
+    of the validation images below it. `other` are the classes answered as "none of these". `mirrored` says whether
+    training showed images mirrored left to right.
     """
 
     name: str
@@ -65,6 +82,10 @@ class Manifest:
     parity: Parity
     versions: dict[str, str]
     scores: dict[str, Any] = field(default_factory=dict)
+    decision: Decision = field(default_factory=Decision)
+    unfamiliar_above: float | None = None
+    other: list[str] = field(default_factory=list)
+    mirrored: bool = False
     format: int = FORMAT_VERSION
 
     def write(self, folder: Path) -> None:
@@ -85,6 +106,7 @@ class Manifest:
             values["pixels"] = PixelSpec.from_dict(values["pixels"])
             values["files"] = {name: FileRecord(**record) for name, record in values["files"].items()}
             values["parity"] = Parity(**values["parity"])
+            values["decision"] = Decision(**values.get("decision", {}))
             return cls(**values)
         except FileNotFoundError as error:
             raise InputError(f"{folder}: not a bundle, it has no {MANIFEST}") from error

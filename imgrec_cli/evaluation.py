@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from imgrec_cli.classifier import Classifier
 from imgrec_cli.errors import BadImageError, DataError
-from imgrec_cli.metrics import Summary, summarize
+from imgrec_cli.metrics.summary import Summary, summarize
 from imgrec_cli.progress import Advance, Listener, ignore
 from imgrec_cli.rundir import write_csv, write_json
 
@@ -98,7 +98,7 @@ def evaluate_files(
             unreadable[image.path] = result.message
         else:
             readable.append(image)
-            scores.append(result)
+            scores.append(result.scores)
         on_event(Advance("evaluating", len(readable) + len(unreadable), len(images)))
     if not readable:
         reasons = "; ".join(f"{path}: {reason}" for path, reason in list(unreadable.items())[:3])

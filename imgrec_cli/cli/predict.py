@@ -40,6 +40,16 @@ def predict(
     ],
     model: ModelOption = None,
     top: Annotated[int, typer.Option(min=1, help="Number of classes to show per image.")] = 3,
+    min_confidence: Annotated[
+        float, typer.Option(min=0, max=1, help="Below this probability the answer is: not sure.")
+    ] = 0.0,
+    coverage: Annotated[
+        float | None,
+        typer.Option(min=0.5, max=0.99, help="Name the classes among which the true one is that often, such as 0.95."),
+    ] = None,
+    tta: Annotated[
+        bool, typer.Option("--tta", help="Average over slightly changed copies of each image: slower, often better.")
+    ] = False,
     format_: Annotated[Format, typer.Option("--format", help="For people, or for programs.")] = Format.human,
 ) -> None:
     """Say what is on images.
@@ -49,7 +59,7 @@ def predict(
     from imgrec_cli.classifier import Classifier, Prediction
 
     images = list(_images(paths))  # before anything is answered: an argument may be wrong
-    classifier = Classifier.load(chosen_model(model))
+    classifier = Classifier.load(chosen_model(model), min_confidence=min_confidence, coverage=coverage, tta=tta)
     bad = 0
 
     def answers() -> "Iterator[Prediction]":
@@ -94,35 +104,30 @@ def _not_empty(items: "list[Item]", message: str) -> "list[Item]":
 def _human(answers: "Iterator[Prediction]", top: int, class_names: list[str]) -> None:
     for answer in answers:
         ranked = "  ".join(f"{label} {output.percent(share)}" for label, share in answer.ranking[:top])
-        output.line(f"{answer.source}: {ranked}")
-
-
-def _as_dict(answer: "Prediction", top: int) -> dict[str, object]:
-    return {
-        "path": answer.source,
-        "label": answer.label,
-        "confidence": answer.confidence,
-        "top": [{"label": label, "confidence": share} for label, share in answer.ranking[:top]],
-    }
+        first = "" if answer.decision == "class" and answer.label == answer.ranking[0][0] else f"{answer.answer}:  "
+        likely = "" if answer.likely is None else f"  likely: {', '.join(answer.likely) or 'none'}"
+        strange = "  unfamiliar: unlike the training images" if answer.unfamiliar else ""
+        output.line(f"{answer.source}: {first}{ranked}{likely}{strange}")
 
 
 def _json(answers: "Iterator[Prediction]", top: int, class_names: list[str]) -> None:
-    output.result("predict", [_as_dict(answer, top) for answer in answers])
+    output.result("predict", [answer.as_dict(top) for answer in answers])
 
 
 def _jsonl(answers: "Iterator[Prediction]", top: int, class_names: list[str]) -> None:
     for answer in answers:
-        output.line(json.dumps(_as_dict(answer, top), ensure_ascii=False))
+        output.line(json.dumps(answer.as_dict(top), ensure_ascii=False))
 
 
 def _csv(answers: "Iterator[Prediction]", top: int, class_names: list[str]) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(["path", "label", "confidence", *(f"score:{name}" for name in class_names)])
+    scored = [f"score:{name}" for name in class_names]
+    writer.writerow(["path", "label", "confidence", *scored, "decision", "unfamiliar", "likely"])
     for answer in answers:
-        scores = dict(answer.ranking)
-        writer.writerow(
-            [answer.source, answer.label, f"{answer.confidence:.6g}", *(f"{scores[n]:.6g}" for n in class_names)]
-        )
+        scores = [f"{answer.scores[name]:.6g}" for name in class_names]
+        unfamiliar = "" if answer.unfamiliarity is None else str(answer.unfamiliar).lower()
+        rest = [answer.decision, unfamiliar, "|".join(answer.likely or ())]
+        writer.writerow([answer.source, answer.label, f"{answer.confidence:.6g}", *scores, *rest])
 
 
 _PRINTERS = {Format.human: _human, Format.json: _json, Format.jsonl: _jsonl, Format.csv: _csv}

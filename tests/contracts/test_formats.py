@@ -35,12 +35,16 @@ def test_manifest_of_a_bundle(tiny_run: Path) -> None:
     assert set(manifest) == {
         "class_names",
         "created",
+        "decision",
         "files",
         "format",
+        "mirrored",
         "name",
+        "other",
         "parity",
         "pixels",
         "scores",
+        "unfamiliar_above",
         "versions",
     }
     assert manifest["format"] == 1
