@@ -100,12 +100,13 @@ def bench(config: Path | str, overrides: Sequence[str] = (), *, on_event: Listen
 
 def _prepare(config: "Config", on_event: Listener) -> "tuple[Machine, Dataset, Config]":
     """Start the backend, read the images, and resolve every `auto`; the first thing said is device and precision."""
-    from imgrec_cli.config import check_weights
+    from imgrec_cli.config import check_decision, check_weights
     from imgrec_cli.dataset import load_dataset, scan
     from imgrec_cli.training import runtime
 
     listing = scan(config.data)
     check_weights(config)
+    check_decision(config, listing.class_names)
     machine = runtime.start(config.runtime)
     from imgrec_cli.training.speed import choose_precision
 

@@ -38,7 +38,7 @@ class FileRecord:
 class Parity:
     """How the exported model's answers compare with those of the trained weights in Keras at float32.
 
-    Measured on the `images` of the validation split. `largest_gap` is the largest difference of any probability,
+    Measured on the `images` of the validation split. `largest_gap` is the largest difference of any output,
     `disagreements` the number of labels that differ, and `precision_changes` the number that differ between training's
     own precision and float32.
     """

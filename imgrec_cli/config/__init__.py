@@ -1,6 +1,6 @@
 """The configuration: typed sections, and reading, checking and writing them as YAML."""
 
-from imgrec_cli.config.loading import check_weights, load_config, parse_config
+from imgrec_cli.config.loading import check_decision, check_weights, load_config, parse_config
 from imgrec_cli.config.schema import json_schema
 from imgrec_cli.config.sections import (
     FORMAT_VERSION,
@@ -17,6 +17,7 @@ from imgrec_cli.config.sections import (
     Conv,
     Crop,
     Data,
+    Decision,
     Dense,
     Dropout,
     EarlyStopping,
@@ -61,6 +62,7 @@ __all__ = [
     "Conv",
     "Crop",
     "Data",
+    "Decision",
     "Dense",
     "Dropout",
     "EarlyStopping",
@@ -87,6 +89,7 @@ __all__ = [
     "Standardize",
     "Train",
     "Zoom",
+    "check_decision",
     "check_weights",
     "json_schema",
     "layer_table",

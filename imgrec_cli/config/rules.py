@@ -117,6 +117,15 @@ def backbone_has_what_it_needs(config: Config) -> Found:
         yield ("model", "freeze"), "a frozen backbone without weights learns nothing; give model.weights a file"
 
 
+def one_threshold_for_a_class(config: Config) -> Found:
+    """A class's threshold is given, or found for one target."""
+    seen = set(config.decision.thresholds)
+    for kind, name, _ in config.decision.targets:
+        if name in seen:
+            yield ("decision", "target", f"{kind}.{name}"), f"{name} has a threshold or another target already"
+        seen.add(name)
+
+
 def _misfits(config: Config, shape: Shape) -> Found:
     if not isinstance(config.model, LayersModel):
         return
@@ -144,6 +153,7 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[Config], Found]], ...] = (
     (("augment",), fill_value_is_used),
     (("image.standardize", "image.color"), statistics_match_channels),
     (("model",), layers_fit_each_other),
+    (("decision",), one_threshold_for_a_class),
     (("model", "image.size"), layers_fit_the_image),
     (("model", "image.size", "image.color", "image.standardize"), backbone_has_what_it_needs),
 )
