@@ -121,12 +121,17 @@ def _prepare(config: "Config", on_event: Listener) -> "tuple[Machine, Dataset, C
 def _fit_export_judge(config: "Config", dataset: "Dataset", run: Run, on_event: Listener) -> None:
     from dataclasses import replace
 
-    from imgrec_cli.training.export import export
+    from imgrec_cli.training import analysis
+    from imgrec_cli.training.export import export, rebuilt
     from imgrec_cli.training.fit import fit
 
+    analysis.write_layers(config, dataset, run)
+    analysis.write_augmented(config, dataset, run)
     model, best_epoch = fit(config, dataset, run, on_event)
     run.update_record(best_epoch=best_epoch)
-    manifest = export(config, dataset, run, model, on_event)
+    shipped = rebuilt(config, dataset, model)
+    features = analysis.learn_familiar(config, dataset, shipped, on_event)
+    manifest = export(config, dataset, run, model, shipped, on_event)
     split = "test" if len(dataset.rows("test")) else "validation"
     images = [
         LabelledImage(example.path, Path(example.file), example.label)
@@ -139,11 +144,14 @@ def _fit_export_judge(config: "Config", dataset: "Dataset", run: Run, on_event: 
         "split": split,
         "images": evaluation.summary.images,
         "accuracy": evaluation.summary.accuracy,
+        "accuracy_interval": evaluation.accuracy_interval,
         "macro_f1": evaluation.summary.macro.f1,
         "fingerprint": dataset.fingerprint,
     }
     replace(manifest, scores=scores).write(run.bundle_folder)
     run.update_record(scores=scores)
+    analysis.write_learning_curve(config, dataset, shipped, features, run, on_event)
+    analysis.write_explanations(config, dataset, shipped, evaluation, run)
 
 
 def _resolved(config: "Config", dataset: "Dataset", machine: "Machine", precision: str) -> "Config":

@@ -67,6 +67,16 @@ class Evaluation:
         """95 % interval of the accuracy."""
         return wilson(int((self.predicted == self.labels).sum()), len(self.labels))
 
+    def worst_mistakes(self, count: int) -> list[int]:
+        """Places of the wrong answers that were surest, surest first."""
+        wrong = np.flatnonzero(self.predicted != self.labels)
+        sure = self.scores[wrong, self.predicted[wrong]]
+        return [int(place) for place in wrong[np.argsort(-sure, kind="stable")][:count]]
+
+    def least_sure(self, count: int) -> list[int]:
+        """Places of the images with the smallest largest probability, least sure first."""
+        return [int(place) for place in np.argsort(self.scores.max(axis=1), kind="stable")[:count]]
+
     def as_dict(self) -> dict[str, Any]:
         """The figures as plain values for JSON; the split is named first."""
         summary = self.summary
