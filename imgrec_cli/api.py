@@ -15,6 +15,7 @@ from imgrec_cli.classifier import Classifier
 from imgrec_cli.errors import DataError, ImgrecError, InputError, MissingExtraError, install_command
 from imgrec_cli.evaluation import Evaluation, LabelledImage, evaluate_files
 from imgrec_cli.progress import Listener, Note, Warn, ignore
+from imgrec_cli.reporting import write_card, write_report
 from imgrec_cli.rundir import RUNS_FOLDER, RecordedExample, Run, newest_finished_run, write_text
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ def train(
                 run.update_record(status=status, error=reason, seconds=round(time.time() - started, 1))
             raise
         run.update_record(status="finished", seconds=round(time.time() - started, 1))
+        write_report(run)
     return run
 
 
@@ -152,6 +154,7 @@ def _fit_export_judge(config: "Config", dataset: "Dataset", run: Run, on_event: 
     run.update_record(scores=scores)
     analysis.write_learning_curve(config, dataset, shipped, features, run, on_event)
     analysis.write_explanations(config, dataset, shipped, evaluation, run)
+    write_card(run.bundle_folder, manifest, evaluation.as_dict(), run.record["data"]["images"])
 
 
 def _resolved(config: "Config", dataset: "Dataset", machine: "Machine", precision: str) -> "Config":
@@ -225,6 +228,15 @@ def evaluate(
     if run is not None:
         evaluation.save(run.evaluation_folder(name))
     return evaluation
+
+
+def report(run: Path | str | None = None, file: Path | str | None = None, *, images: bool = True) -> Path:
+    """Write the page of a finished run, the newest by default, and return its path: `report.html` in the run.
+
+    Without `images` it holds no picture. Raises InputError where the run was not judged yet.
+    """
+    found = Run.open(Path(run)) if run is not None else newest_finished_run(Path(RUNS_FOLDER))[0]
+    return write_report(found, file=None if file is None else Path(file), images=images)
 
 
 def _images_of_run(run: Run, split: str, manifest: Manifest, on_event: Listener) -> list[LabelledImage]:

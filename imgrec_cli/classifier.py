@@ -246,7 +246,7 @@ class Classifier:
         """The answer for one image: a path, or the bytes of an encoded image. Raises BadImageError."""
         source = image if isinstance(image, bytes) else Path(image)
         pixels = load_pixels(source, self.manifest.pixels)
-        return self.answered("bytes" if isinstance(image, bytes) else os.fspath(image), self.scored(pixels[None])[0])
+        return self.ranked("bytes" if isinstance(image, bytes) else os.fspath(image), self.scored(pixels[None])[0])
 
     def predict_many(self, images: Iterable[tuple[str, Path | bytes]]) -> Iterator[Prediction | Unreadable]:
         """Answers for (name, image) pairs in their order; an image that cannot be read is answered as Unreadable."""
@@ -259,9 +259,9 @@ class Classifier:
 
         for result in self.score_files(sources()):
             name = names.popleft()
-            yield Unreadable(name, result.message) if isinstance(result, BadImageError) else self.answered(name, result)
+            yield Unreadable(name, result.message) if isinstance(result, BadImageError) else self.ranked(name, result)
 
-    def answered(self, source: str, scored: Scored) -> Prediction:
+    def ranked(self, source: str, scored: Scored) -> Prediction:
         """What the model says of one image as a Prediction; equal probabilities keep the order of the classes."""
         scores, unfamiliarity = scored
         names, above = self.class_names, self.manifest.unfamiliar_above
