@@ -14,9 +14,12 @@ from imgrec_cli.bundle import Manifest
 from imgrec_cli.classifier import Classifier
 from imgrec_cli.errors import DataError, ImgrecError, InputError, MissingExtraError, install_command
 from imgrec_cli.evaluation import Evaluation, LabelledImage, evaluate_files
+from imgrec_cli.explanation import Explanation, explain_files
 from imgrec_cli.progress import Listener, Note, Warn, ignore
 from imgrec_cli.reporting import write_card, write_report
-from imgrec_cli.rundir import RUNS_FOLDER, RecordedExample, Run, newest_finished_run, write_text
+from imgrec_cli.rundir import RUNS_FOLDER, RecordedExample, Run, newest_finished_run, write_json, write_text
+from imgrec_cli.stress import Stress
+from imgrec_cli.stress import stress as measure_stress
 
 if TYPE_CHECKING:
     from imgrec_cli.config import Config
@@ -206,15 +209,45 @@ def evaluate(
     *,
     split: str = "test",
     data: Path | str | None = None,
+    tta: bool = False,
     on_event: Listener = ignore,
 ) -> Evaluation:
     """Judge a run or bundle on a split of its run, or on a folder of class folders, and return the figures.
 
-    Without `model` it is the newest finished run. A run keeps the result below `evaluation/`. Raises DataError where
+    Without `model` it is the newest finished run. With `tta` every image is answered by the mean over slightly changed
+    copies. A run keeps the result below `evaluation/`, one with `tta` in a folder of its own. Raises DataError where
     the class folders of `data` are not the bundle's classes by name, InputError where a bundle is given without data.
     """
+    classifier, run, images, name = _to_judge(model, split, data, on_event, tta=tta)
+    evaluation = evaluate_files(classifier, images, name, on_event)
+    if run is not None:
+        evaluation.save(run.evaluation_folder(f"{name}-tta" if tta else name))
+    return evaluation
+
+
+def stress(
+    model: Path | str | None = None,
+    *,
+    split: str = "test",
+    data: Path | str | None = None,
+    on_event: Listener = ignore,
+) -> Stress:
+    """Judge a run or bundle on disturbed images of what `evaluate` judges on; a run keeps the result beside that."""
+    classifier, run, images, name = _to_judge(model, split, data, on_event)
+    found = measure_stress(classifier, images, name, on_event)
+    if run is not None:
+        file = run.stress_file(name)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, found.as_dict())
+    return found
+
+
+def _to_judge(
+    model: Path | str | None, split: str, data: Path | str | None, on_event: Listener, *, tta: bool = False
+) -> tuple[Classifier, Run | None, list[LabelledImage], str]:
+    """The classifier, its run where it has one, the images, and what they are called."""
     path = Path(model) if model is not None else newest_finished_run(Path(RUNS_FOLDER))[0].folder
-    classifier = Classifier.load(path)
+    classifier = Classifier.load(path, tta=tta)
     run = Run.open(path) if (path / "run.json").is_file() else None
     if data is not None:
         images = _images_below(Path(data), split, classifier.manifest)
@@ -224,10 +257,32 @@ def evaluate(
         name = split
     else:
         raise InputError(f"{path}: a bundle does not know its images", "name a folder of class folders: --data DIR")
-    evaluation = evaluate_files(classifier, images, name, on_event)
-    if run is not None:
-        evaluation.save(run.evaluation_folder(name))
-    return evaluation
+    return classifier, run, images, name
+
+
+def explain(
+    images: Sequence[Path | str],
+    model: Path | str | None = None,
+    folder: Path | str = ".",
+    *,
+    class_name: str | None = None,
+    on_event: Listener = ignore,
+) -> list[Explanation]:
+    """Draw over each image what spoke for its answer, or for `class_name`, and write the pictures into `folder`.
+
+    By Grad-CAM for a run where TensorFlow is installed, by occlusion from the bundle elsewhere. An existing picture of
+    the same name is replaced. Raises InputError where there is no such class, BadImageError for an unreadable image.
+    """
+    path = Path(model) if model is not None else newest_finished_run(Path(RUNS_FOLDER))[0].folder
+    classifier = Classifier.load(path)
+    if class_name is not None and class_name not in classifier.class_names:
+        raise InputError(f"no class {class_name}", f"the classes are {', '.join(classifier.class_names[:20])}")
+    cam = None
+    if (path / "run.json").is_file() and find_spec("tensorflow") is not None:
+        from imgrec_cli.training.gradcam import grad_cam_of_run
+
+        cam = grad_cam_of_run(Run.open(path))
+    return explain_files(classifier, [Path(image) for image in images], Path(folder), class_name, cam, on_event)
 
 
 def report(run: Path | str | None = None, file: Path | str | None = None, *, images: bool = True) -> Path:

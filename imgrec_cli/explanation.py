@@ -1,11 +1,17 @@
 """Which part of an image speaks for a class: occlusion maps from the bundle alone, and drawing maps over the image."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from imgrec_cli.classifier import Classifier
+from imgrec_cli.imaging import load_pixels
+from imgrec_cli.progress import Advance, Listener, ignore
+from imgrec_cli.rundir import replacing
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -69,3 +75,50 @@ def overlay(pixels: Pixels, strength: Map) -> "Image":
     colors = np.stack([np.interp(smooth, steps, _COLORS[:, channel]) for channel in range(3)], axis=-1)
     share = (_STRONGEST * smooth)[..., None]
     return Image.fromarray(np.rint(base * (1 - share) + colors * share).astype(np.uint8))
+
+
+class MapsOfImages(Protocol):
+    """What explains from inside the network, where Keras is installed: `training.gradcam.GradCam`."""
+
+    def maps(self, pixels: Pixels, labels: NDArray[np.int64]) -> Map: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """A picture that was written: of which image, for which class with which probability, by which method."""
+
+    image: Path
+    file: Path
+    class_name: str
+    confidence: float
+    method: str
+
+
+def explain_files(
+    classifier: Classifier,
+    images: Sequence[Path],
+    folder: Path,
+    class_name: str | None,
+    inside: MapsOfImages | None,
+    on_event: Listener = ignore,
+) -> list[Explanation]:
+    """Write `<name>-explained.png` for every image into `folder`; by occlusion where nothing looks `inside`.
+
+    Images of one name get a number. Explains the answered class where no `class_name` is given. Raises BadImageError.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    done: list[Explanation] = []
+    for image in images:
+        pixels = load_pixels(image, classifier.manifest.pixels)
+        scores = classifier.scores(pixels[None])
+        label = int(classifier.decided(scores)[0]) if class_name is None else classifier.class_names.index(class_name)
+        strength = inside.maps(pixels[None], np.array([label]))[0] if inside else occlusion(classifier, pixels, label)
+        taken = {explanation.file for explanation in done}
+        names = (f"{image.stem}-explained{number}.png" for number in ("", *range(2, len(images) + 2)))
+        file = next(folder / name for name in names if folder / name not in taken)
+        with replacing(file) as stream:
+            overlay(pixels, strength).save(stream, "PNG")
+        method = "Grad-CAM" if inside else "occlusion"
+        done.append(Explanation(image, file, classifier.class_names[label], float(scores[0, label]), method))
+        on_event(Advance("explaining", len(done), len(images)))
+    return done

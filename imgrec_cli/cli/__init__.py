@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from imgrec_cli import __version__
-from imgrec_cli.cli import bench, config, data, evaluate, info, output, predict, report, runs, train
+from imgrec_cli.cli import bench, config, data, evaluate, explain, info, output, predict, report, runs, train
 from imgrec_cli.errors import ImgrecError, InputError
 
 INTERRUPTED = 130
@@ -20,7 +20,7 @@ class InOrder(TyperGroup):
     """Lists commands as they are used; Typer would put groups after all single commands."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        order = ["train", "bench", "config", "evaluate", "report", "data", "predict", "runs", "info"]
+        order = ["train", "bench", "config", "evaluate", "report", "explain", "data", "predict", "runs", "info"]
         return sorted(super().list_commands(ctx), key=order.index)
 
 
@@ -37,6 +37,7 @@ app.add_typer(config.app, rich_help_panel="Start")
 app.command(rich_help_panel="Start")(bench.bench)
 app.command(rich_help_panel="Judge")(evaluate.evaluate)
 app.command(rich_help_panel="Judge")(report.report)
+app.command(rich_help_panel="Judge")(explain.explain)
 app.add_typer(data.app, rich_help_panel="Data")
 app.command(rich_help_panel="Ship")(predict.predict)
 app.add_typer(runs.app, rich_help_panel="Look after")

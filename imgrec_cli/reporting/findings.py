@@ -87,7 +87,8 @@ def _more_images(facts: Facts) -> list[str]:
     names = " and ".join(str(row["class"]) for row in next_photographs(facts)[:2])
     if gain < 0.005:
         return ["Twice as many photographs would hardly help; better labels, larger images or another network might."]
-    return [f"Twice as many photographs would add about {percent(gain)} of accuracy (an estimate); begin with {names}."]
+    points = f"{100 * gain:.1f} points"
+    return [f"Twice as many photographs would add about {points} of accuracy (an estimate); begin with {names}."]
 
 
 def _imbalance(facts: Facts) -> list[str]:

@@ -82,13 +82,16 @@ def lines(
         axes.set_xlabel(x)
         axes.set_ylabel(f"{y}, %" if shares else y)
         if log_x:
+            xs = sorted({x for xs, _ in series.values() for x in xs})
             axes.set_xscale("log")
+            axes.set_xticks(xs, [f"{x:,.0f}" for x in xs])
+            axes.minorticks_off()
         else:
             axes.locator_params(axis="x", integer=x == "epoch")
         if extra:
             extra(axes)
         if len(series) > 1:
-            axes.legend(ncols=2 if len(series) > 5 else 1)
+            _legend(axes)
     return svg[0]
 
 
@@ -130,7 +133,7 @@ def histogram(name: str, values: NDArray[np.floating], limit: float, x: str, lim
         axes.axvline(limit, color=COLORS[1], linestyle="--", label=limit_name)
         axes.set_xlabel(x)
         axes.set_ylabel("images")
-        axes.legend()
+        _legend(axes)
     return svg[0]
 
 
@@ -154,13 +157,20 @@ def one_against_rest(
                 axes.plot(100 * xs[keep], 100 * ys[keep], label=_shortened(class_name), linestyle=style, linewidth=1.4)
             axes.set_xlabel(f"{x}, %")
             axes.set_ylabel(f"{y}, %")
-            axes.legend(ncols=2 if len(found) > 5 else 1, fontsize=7.5)
+            _legend(axes)
         return svg[0]
 
     return (
         drawn("roc", "false positive rate", "recall", lambda one: (one.false_positive_rate, one.recall)),
         drawn("pr", "recall", "precision", lambda one: (one.recall[1:], one.precision[1:])),
     )
+
+
+def _legend(axes: "Axes") -> None:
+    """Below the plot, where it hides nothing."""
+    figure: Any = axes.figure
+    entries = len(axes.get_legend_handles_labels()[1])
+    figure.legend(loc="outside lower center", ncols=min(entries, 3))
 
 
 def _shortened(text: str, most: int = 18) -> str:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from imgrec_cli.config import BackboneModel, Config, load_config
 from imgrec_cli.explanation import normalised
+from imgrec_cli.machine import native_messages_hidden
 from imgrec_cli.rundir import Run
 from imgrec_cli.training import checkpoint
 from imgrec_cli.training.model import shipped_model
@@ -39,15 +40,6 @@ class GradCam:
             return None
         return cls(keras.Model(shipped.input, maps[-1]), keras.Model(maps[-1], logits.output))
 
-    @classmethod
-    def of_run(cls, run: Run) -> "GradCam | None":
-        """Of a finished run: its best weights, rebuilt in float32."""
-        config = load_config(run.resolved_config_file)
-        model = shipped_model(config, len(run.record["data"]["class_names"]))
-        arrays, _ = checkpoint.read(run.best_checkpoint)
-        checkpoint.restore(model.weights, arrays, run.best_checkpoint)
-        return cls.of(config, model)
-
     def maps(self, pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> NDArray[np.float32]:
         """Maps float32 [N, h, w], 0 to 1, of what speaks for the classes `labels` int64 [N] (Selvaraju et al. 2017).
 
@@ -63,3 +55,13 @@ class GradCam:
         weights = tf.reduce_mean(tape.gradient(chosen, last), axis=(1, 2), keepdims=True)
         values: Any = tf.reduce_sum(weights * last, axis=-1).numpy()
         return np.stack([normalised(value) for value in values])
+
+
+def grad_cam_of_run(run: Run) -> GradCam | None:
+    """Of a finished run: its best weights, rebuilt in float32 on this machine's CPU or GPU."""
+    with native_messages_hidden():
+        config = load_config(run.resolved_config_file)
+        model = shipped_model(config, len(run.record["data"]["class_names"]))
+        arrays, _ = checkpoint.read(run.best_checkpoint)
+        checkpoint.restore(model.weights, arrays, run.best_checkpoint)
+        return GradCam.of(config, model)

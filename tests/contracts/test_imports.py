@@ -14,7 +14,7 @@ ROWS = (
     ("__main__",),
     ("cli",),
     ("api",),
-    ("training", "reporting", "serving", "evaluation"),
+    ("training", "reporting", "serving", "evaluation", "stress", "explanation"),
     ("classifier", "dataset"),
     ("imaging", "metrics", "bundle", "rundir", "config"),
     ("errors", "progress", "machine"),
@@ -34,6 +34,8 @@ HOMES = {
     "typer": "cli",
     "rich": "cli",
     "ai_edge_litert": "classifier",
+    "matplotlib": "reporting",
+    "jinja2": "reporting",
 }
 
 

@@ -24,6 +24,7 @@ EXIT_CODES = {
     "TrainingError": 5,
     "MissingExtraError": 6,
     "DiskSpaceError": 7,
+    "GateError": 8,
 }
 
 
@@ -40,8 +41,8 @@ def test_parameters_of_the_public_functions() -> None:
 
     assert parameters(imgrec_cli.load_config) == ["path", "overrides"]
     assert parameters(imgrec_cli.train) == ["config", "overrides", "runs=", "on_event="]
-    assert parameters(imgrec_cli.evaluate) == ["model", "split=", "data=", "on_event="]
-    assert parameters(imgrec_cli.Classifier.load) == ["path"]
+    assert parameters(imgrec_cli.evaluate) == ["model", "split=", "data=", "tta=", "on_event="]
+    assert parameters(imgrec_cli.Classifier.load) == ["path", "min_confidence=", "coverage=", "tta="]
     assert parameters(imgrec_cli.Classifier.predict) == ["self", "image"]
     assert parameters(imgrec_cli.Classifier.predict_many) == ["self", "images"]
 
