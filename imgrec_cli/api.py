@@ -279,6 +279,10 @@ def explain(
         raise InputError(f"no class {class_name}", f"the classes are {', '.join(classifier.class_names[:20])}")
     cam = None
     if (path / "run.json").is_file() and find_spec("tensorflow") is not None:
+        from imgrec_cli.config import Runtime
+        from imgrec_cli.training import runtime
+
+        runtime.start(Runtime())
         from imgrec_cli.training.gradcam import grad_cam_of_run
 
         cam = grad_cam_of_run(Run.open(path))

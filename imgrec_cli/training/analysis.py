@@ -13,7 +13,7 @@ from imgrec_cli.metrics.learning_curve import gain_from_doubling, learning_curve
 from imgrec_cli.progress import Listener
 from imgrec_cli.rundir import Run, replacing, write_json
 from imgrec_cli.training.augment import Augment
-from imgrec_cli.training.familiarity import features_of, sample, statistics
+from imgrec_cli.training.familiarity import features_of, sample
 from imgrec_cli.training.gradcam import GradCam
 from imgrec_cli.training.input import Source
 
@@ -65,8 +65,9 @@ def learn_familiar(
     """
     if len(shipped.outputs) < 2:
         return None
-    features = features_of(shipped, dataset, "train", sample(config, dataset, "train"), on_event)
-    shipped.get_layer("unfamiliarity").set_weights(statistics(features))
+    positions = sample(config, dataset, "train")
+    features, logits = features_of(shipped, dataset, "train", positions, on_event)
+    shipped.get_layer("unfamiliarity").learn(features, logits, dataset.labels("train")[positions])
     return features
 
 
@@ -85,7 +86,7 @@ def write_learning_curve(
     judged = sample(config, dataset, "test")
     labels = dataset.labels("train")[sample(config, dataset, "train")]
     test_labels = dataset.labels("test")[judged]
-    test_features = features_of(shipped, dataset, "test", judged, on_event)
+    test_features, _ = features_of(shipped, dataset, "test", judged, on_event)
     points = learning_curve(features, labels, test_features, test_labels, classes, config.seed)
     half, whole = points[-2 if len(points) > 1 else -1], points[-1]
 

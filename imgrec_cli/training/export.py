@@ -113,7 +113,9 @@ def compare(
         answered, unfamiliarity = classifier.outputs(pixels[:count])
         outputs.append((answered, unfamiliarity))
         in_training = np.asarray(trained.predict_on_batch(pixels))[:count]
-        gaps = [np.abs(answered - expected).max(), *(np.abs(unfamiliarity - values).max() for values in second)]
+        gaps = [np.abs(answered - expected).max()]
+        # unfamiliarity has no largest value: its gap is relative where it is large
+        gaps += [(np.abs(unfamiliarity - values) / np.maximum(np.abs(values), 1)).max() for values in second]
         largest_gap = float(np.max([largest_gap, *gaps]))  # NaN stays NaN
         differing = np.flatnonzero(answered.argmax(axis=1) != expected.argmax(axis=1))
         disagreements += [paths[done + int(i)] for i in differing]

@@ -160,5 +160,5 @@ def shipped_model(config: Config, classes: int, *, unfamiliarity: bool = False) 
     if features.shape[-1] > WIDEST_FEATURES and graph.last_map is not None:
         features = keras.layers.GlobalAveragePooling2D(name="features", dtype="float32")(graph.last_map)
     if unfamiliarity and 2 <= features.shape[-1] <= WIDEST_FEATURES:
-        outputs.append(Unfamiliarity(name="unfamiliarity", dtype="float32")(features))
+        outputs.append(Unfamiliarity(name="unfamiliarity", dtype="float32")([features, graph.logits]))
     return keras.Model(images, outputs[0] if len(outputs) == 1 else outputs, name="shipped")
