@@ -25,6 +25,7 @@ LARGEST_SIDE = 2000  # pixels of an image that is resized by another kernel
 # The five strengths of each kind; docs/robustness.md says what they mean.
 NOISE = (0.02, 0.05, 0.1, 0.15, 0.25)  # standard deviation, of the 0 to 1 range
 BLUR = (0.003, 0.006, 0.012, 0.02, 0.035)  # standard deviation, of the longer side
+LEAST_BLUR = 0.4  # pixels, times the strength: in small images a share of the side is less than a pixel
 JPEG_QUALITY = (80, 50, 30, 15, 5)
 BRIGHTNESS = (1.1, 1.25, 1.5, 1.75, 2.0)  # factor, or its inverse
 CONTRAST = (0.85, 0.7, 0.5, 0.35, 0.2)  # factor
@@ -86,7 +87,7 @@ def blur(pixels: Pixels, level: int, index: int) -> Pixels:
     """Gaussian blur."""
     from PIL import ImageFilter
 
-    radius = BLUR[level] * max(pixels.shape[:2])
+    radius = max(LEAST_BLUR * (level + 1), BLUR[level] * max(pixels.shape[:2]))
     return _pixels(_picture(pixels).filter(ImageFilter.GaussianBlur(radius)), pixels)
 
 
@@ -129,8 +130,8 @@ def _warped(pixels: Pixels, degrees: float, factor: float) -> Pixels:
     border = max(height, width) // 2 + 1
     padded = _picture(np.pad(pixels, ((border, border), (border, border), (0, 0)), mode="edge"))
     cosine, sine = np.cos(np.radians(degrees)) / factor, np.sin(np.radians(degrees)) / factor
-    middle_x, middle_y = (width - 1) / 2, (height - 1) / 2
-    # from a place in the result to one in the padded picture
+    middle_x, middle_y = width / 2, height / 2
+    # from a place in the result to one in the padded picture, whose first pixel reaches from 0 to 1
     start_x = border + middle_x - cosine * middle_x - sine * middle_y
     start_y = border + middle_y + sine * middle_x - cosine * middle_y
     matrix = (cosine, sine, start_x, -sine, cosine, start_y)

@@ -95,7 +95,8 @@ class Facts:
     def without_paths(self, text: str) -> str:
         """A text with every absolute path cut to its last part: the page goes to others."""
         for folder in self._folders():
-            text = text.replace(folder, "…/" + re.split(r"[/\\]", folder)[-1])
+            last = "…/" + re.split(r"[/\\]", folder)[-1]
+            text = re.sub(re.escape(folder) + r"(?![\w/\\])", lambda _, last=last: last, text)  # type: ignore[misc]
         return re.sub(r"(?<![\w.…/\\])(?:[A-Za-z]:[\\/]|~?/)[^,}\]\"'#\n]*[\\/]([^,}\]\"'#\n\\/]+)", r"…/\1", text)
 
     def _folders(self) -> list[str]:
