@@ -16,9 +16,7 @@ def report(
     out: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="File to write; report.html in the run.")
     ] = None,
-    images: Annotated[
-        bool, typer.Option("--images/--no-images", help="Embed pictures of the data set, or none.")
-    ] = True,
+    no_images: Annotated[bool, typer.Option("--no-images", help="Embed no picture of the data set.")] = False,
 ) -> None:
     """Write all that is known of a run as one page to open and to send.
 
@@ -26,5 +24,5 @@ def report(
     """
     from imgrec_cli import api
 
-    file = api.report(chosen_model(run), out, images=images)
-    output.line(f"wrote {file}, {output.size(file.stat().st_size)}" + ("; it embeds pictures" if images else ""))
+    file = api.report(chosen_model(run), out, images=not no_images)
+    output.line(f"wrote {file}, {output.size(file.stat().st_size)}" + ("" if no_images else "; it embeds pictures"))

@@ -60,6 +60,7 @@ def _axes(name: str, size: tuple[float, float] = _SIZE) -> Iterator[tuple["Axes"
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r"font: ([\d.]+px)[^;\"]*", r"font-size: \1", text)
     text = re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1" aria-hidden="true">', text, count=1)
+    text = re.sub(r'<g id="[^"]*"', "<g", text)  # the same in every plot; what is referred to has its salt
     result.append(text.replace(_TEXT, "currentColor"))
 
 

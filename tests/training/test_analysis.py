@@ -34,8 +34,13 @@ def test_random_weights_change_the_map(tiny_run, shapes):
     correlations = []
     for _ in range(3):
         random = GradCam.of(config, shipped_model(config, 3)).maps(pixels, labels)
-        correlations += [spearmanr(a.ravel(), b.ravel()).statistic for a, b in zip(trained, random, strict=True)]
-    assert np.nanmean(np.abs(correlations)) < 0.7
+        correlations += [
+            abs(spearmanr(a.ravel(), b.ravel()).statistic)
+            for a, b in zip(trained, random, strict=True)
+            if np.ptp(a) and np.ptp(b)  # where nothing speaks for a class the map is empty
+        ]
+    assert len(correlations) > 6
+    assert np.mean(correlations) < 0.7
 
 
 def test_maps_of_a_linear_head_are_its_class_activation_maps():
