@@ -33,12 +33,14 @@ def train(
     overrides: Sequence[str] = (),
     *,
     runs: Path = Path(RUNS_FOLDER),
+    tensorboard: bool = False,
     on_event: Listener = ignore,
 ) -> Run:
     """Train a classifier, ship it, judge it, and return the finished run, a new folder below `runs`.
 
-    `config` is a configuration or the path of its YAML file, `overrides` are `key=value` texts for a file. Raises the
-    kinds of imgrec_cli.errors; a run that began is then marked failed and kept.
+    `config` is a configuration or the path of its YAML file, `overrides` are `key=value` texts for a file. With
+    `tensorboard` the run also gets a folder of that name with every epoch's figures. Raises the kinds of
+    imgrec_cli.errors; a run that began is then marked failed and kept.
     """
     from imgrec_cli.config import Config, load_config, resolved_yaml
 
@@ -52,6 +54,10 @@ def train(
         name, written = path.stem, path.read_text(encoding="utf-8-sig")
     if find_spec("tensorflow") is None:  # whatever the backend: the export needs it
         raise MissingExtraError("training needs tensorflow, which is not installed", install_command("train"))
+    if tensorboard:
+        from imgrec_cli.training.tensorboard import require_tensorboard
+
+        require_tensorboard()
     started = time.time()
     machine, dataset, resolved = _prepare(config, on_event)
     run = Run.create(runs, name)
@@ -80,6 +86,10 @@ def train(
                 write_text(run.config_file, written)
             write_text(run.resolved_config_file, resolved_yaml(resolved, run.folder))
             _record_examples(run, dataset)
+            if tensorboard:
+                from imgrec_cli.training.tensorboard import with_scalars
+
+                on_event = with_scalars(run.tensorboard_folder, on_event)
             _fit_export_judge(resolved, dataset, run, on_event)
         except BaseException as error:
             reason = error.message if isinstance(error, ImgrecError) else type(error).__name__

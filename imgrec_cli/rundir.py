@@ -163,6 +163,10 @@ class Run:
         return self.folder / "bundle"
 
     @property
+    def tensorboard_folder(self) -> Path:
+        return self.folder / "tensorboard"
+
+    @property
     def report_file(self) -> Path:
         return self.folder / "report.html"
 

@@ -102,13 +102,50 @@ def test_shown_images_are_those_of_the_first_training_step(shapes):
     assert (after != before).any()
 
 
+def scalars(folder: Path) -> list[tuple[int, str, float]]:
+    """What TensorBoard would read: (step, name, value)."""
+    import tensorflow as tf
+    from tensorflow.core.util import event_pb2
+
+    (file,) = folder.iterdir()
+    events = [event_pb2.Event.FromString(record.numpy()) for record in tf.data.TFRecordDataset(str(file))]
+    return [
+        (event.step, value.tag, float(tf.make_ndarray(value.tensor)))
+        for event in events
+        for value in event.summary.value
+    ]
+
+
+def test_tensorboard_gets_the_figures_of_every_epoch(tmp_path):
+    pytest.importorskip("tensorboard", reason="needs the `tensorboard` extra")
+    from imgrec_cli.progress import EpochEnd
+    from imgrec_cli.training.tensorboard import with_scalars
+
+    handed_on: list[object] = []
+    listen = with_scalars(tmp_path / "t", handed_on.append)
+    events = [EpochEnd(epoch, 2, {"val/loss": 1 / epoch, "lr": 0.5}, True) for epoch in (1, 2)]
+    for event in events:
+        listen(event)
+    assert handed_on == events
+    assert scalars(tmp_path / "t") == [*((1, "val/loss", 1.0), (1, "lr", 0.5), (2, "val/loss", 0.5), (2, "lr", 0.5))]
+
+
+def test_a_missing_tensorboard_is_said_before_training(tiny_config, tmp_path, monkeypatch):
+    from imgrec_cli.api import train
+    from imgrec_cli.errors import MissingExtraError
+    from imgrec_cli.training import tensorboard
+
+    monkeypatch.setattr(tensorboard, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match="needs tensorboard, which is not installed") as caught:
+        train(tiny_config, runs=tmp_path / "runs", tensorboard=True)
+    assert ".[tensorboard]" in caught.value.hint
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_target_is_sought_on_validation_and_shipped(tiny_config, tmp_path):
     from imgrec_cli.api import train
 
-    events: list[object] = []
-    run = train(
-        tiny_config, ["train.epochs=1", "decision.target={recall.cross: 0.9}"], runs=tmp_path, on_event=events.append
-    )
+    run = train(tiny_config, ["train.epochs=1", "decision.target={recall.cross: 0.9}"], runs=tmp_path)
     manifest = json.loads((run.bundle_folder / "manifest.json").read_text())
     assert set(manifest["decision"]["thresholds"]) == {"cross"}
     assert len(manifest["decision"]["conformal"]) == 50
