@@ -22,6 +22,7 @@ from imgrec_cli.errors import (
     install_command,
 )
 from imgrec_cli.evaluation import Evaluation, LabelledImage, evaluate_files
+from imgrec_cli.explanation import Explanation, explain_files
 from imgrec_cli.origin import (
     Reproduction,
     command,
@@ -34,7 +35,18 @@ from imgrec_cli.origin import (
     without_home,
 )
 from imgrec_cli.progress import Listener, Note, Warn, ignore
-from imgrec_cli.rundir import RUNS_FOLDER, RecordedExample, Run, full_disk_said, newest_finished_run, write_text
+from imgrec_cli.reporting import write_card, write_report
+from imgrec_cli.rundir import (
+    RUNS_FOLDER,
+    RecordedExample,
+    Run,
+    full_disk_said,
+    newest_finished_run,
+    write_json,
+    write_text,
+)
+from imgrec_cli.stress import Stress
+from imgrec_cli.stress import stress as measure_stress
 
 if TYPE_CHECKING:
     from imgrec_cli.config import Config
@@ -51,6 +63,7 @@ def train(
     *,
     resume: Path | str | None = None,
     runs: Path = Path(RUNS_FOLDER),
+    tensorboard: bool = False,
     on_event: Listener = ignore,
 ) -> Run:
     """Train a classifier, ship it, judge it, and return the finished run, a new folder below `runs`.
@@ -58,16 +71,22 @@ def train(
     `config` is a configuration or the path of its YAML file, `overrides` are `key=value` texts for a file. With
     `resume` the unfinished run in that folder goes on from its last checkpoint instead, to the same bits as if it had
     never stopped; a config is then needed for nothing, and refused where it differs in more than a larger
-    `train.epochs`. The first SIGINT or SIGTERM saves all state and raises Interrupted. Raises the kinds of
-    imgrec_cli.errors; a run that began is then marked and kept.
+    `train.epochs`. With `tensorboard` the run also gets a folder of that name with every epoch's figures. The first
+    SIGINT or SIGTERM saves all state and raises Interrupted. Raises the kinds of imgrec_cli.errors; a run that began is
+    then marked and kept.
     """
+    if tensorboard:
+        from imgrec_cli.training.tensorboard import require_tensorboard
+
+        require_tensorboard()
     with _stoppable() as stop:
         if resume is not None:
-            return _resumed(Run.open(Path(resume)), config, overrides, stop, on_event)
+            return _resumed(Run.open(Path(resume)), config, overrides, stop, on_event, tensorboard=tensorboard)
         if config is None:
             raise InputError("no config is given", "name a YAML file, or a run to go on with: --resume RUN")
         given, path = _loaded(config, overrides)
-        return _begun(given, path, overrides, runs, path.stem if path else "config", stop, on_event)
+        name = path.stem if path else "config"
+        return _begun(given, path, overrides, runs, name, stop, on_event, tensorboard=tensorboard)
 
 
 @contextmanager
@@ -94,6 +113,8 @@ def _begun(
     name: str,
     stop: "Stop",
     on_event: Listener,
+    *,
+    tensorboard: bool = False,
 ) -> Run:
     from imgrec_cli.config import resolved_yaml
 
@@ -119,8 +140,10 @@ def _begun(
             stop.run = run.folder
             on_event(Note(f"run {run.folder}"))
             with _outcome_recorded(run, config, started):
+                on_event = _with_tensorboard(run, on_event) if tensorboard else on_event
                 dataset, config = _loaded_images(config, listing, machine, run, on_event)
                 _fit_export_judge(config, dataset, run, stop, on_event)
+            write_report(run)
         except InputError:
             if not run.examples_file.exists():  # such as images that cannot be trained on: nothing has begun
                 shutil.rmtree(run.folder, ignore_errors=True)
@@ -128,8 +151,20 @@ def _begun(
     return run
 
 
+def _with_tensorboard(run: Run, on_event: Listener) -> Listener:
+    from imgrec_cli.training.tensorboard import with_scalars
+
+    return with_scalars(run.tensorboard_folder, on_event)
+
+
 def _resumed(
-    run: Run, given: "Config | Path | str | None", overrides: Sequence[str], stop: "Stop", on_event: Listener
+    run: Run,
+    given: "Config | Path | str | None",
+    overrides: Sequence[str],
+    stop: "Stop",
+    on_event: Listener,
+    *,
+    tensorboard: bool = False,
 ) -> Run:
     from imgrec_cli.config import load_config, resolved_yaml
 
@@ -168,8 +203,10 @@ def _resumed(
             changes["extended"] = [*record.get("extended", ()), extended]
         run.update_record(**changes)
         with _outcome_recorded(run, config, started, record.get("seconds", 0.0)):
+            on_event = _with_tensorboard(run, on_event) if tensorboard else on_event
             dataset, config = _loaded_images(config, listing, machine, run, on_event)
             _fit_export_judge(config, dataset, run, stop, on_event)
+        write_report(run)
     return run
 
 
@@ -299,12 +336,13 @@ def _prepare(config: "Config", on_event: Listener) -> "tuple[Dataset, Config]":
 def _started(config: "Config", on_event: Listener) -> "tuple[Listing, Machine, Config]":
     """List the images, start the backend, and resolve every `auto` that the machine decides; the first thing said is
     device and precision."""
-    from imgrec_cli.config import check_weights
+    from imgrec_cli.config import check_decision, check_weights
     from imgrec_cli.dataset import scan
     from imgrec_cli.training import runtime
 
     listing = scan(config.data)
     check_weights(config)
+    check_decision(config, listing.class_names)
     machine = runtime.start(config.runtime)
     from imgrec_cli.training.speed import choose_batch_size, choose_precision
 
@@ -362,11 +400,14 @@ def _loaded_images(
 def _fit_export_judge(config: "Config", dataset: "Dataset", run: Run, stop: "Stop", on_event: Listener) -> None:
     from dataclasses import replace
 
-    from imgrec_cli.training.export import export
+    from imgrec_cli.training import analysis
+    from imgrec_cli.training.export import export, rebuilt
     from imgrec_cli.training.fit import fit
     from imgrec_cli.training.runtime import out_of_memory_errors
     from imgrec_cli.training.speed import fitting_batch_size
 
+    analysis.write_layers(config, dataset, run)
+    analysis.write_augmented(config, dataset, run)
     try:
         trained = fit(config, dataset, run, stop, on_event)
     except out_of_memory_errors() as error:
@@ -378,7 +419,9 @@ def _fit_export_judge(config: "Config", dataset: "Dataset", run: Run, stop: "Sto
         ) from error
     digests = {"best": trained.best_weights_sha256, "last_state": trained.last_state_sha256}
     run.update_record(best_epoch=trained.best_epoch, sha256=digests)
-    manifest = export(config, dataset, run, trained.model, on_event)
+    shipped = rebuilt(config, dataset, trained.model)
+    features = analysis.learn_familiar(config, dataset, shipped, on_event)
+    manifest = export(config, dataset, run, trained.model, shipped, on_event)
     split = "test" if len(dataset.rows("test")) else "validation"
     images = _images_of_run(run, split, manifest, on_event)  # from their files, as a user's photos will come
     evaluation = evaluate_files(Classifier.load(run.folder), images, split, on_event)
@@ -387,11 +430,15 @@ def _fit_export_judge(config: "Config", dataset: "Dataset", run: Run, stop: "Sto
         "split": split,
         "images": evaluation.summary.images,
         "accuracy": evaluation.summary.accuracy,
+        "accuracy_interval": evaluation.accuracy_interval,
         "macro_f1": evaluation.summary.macro.f1,
         "fingerprint": dataset.fingerprint,
     }
     replace(manifest, scores=scores).write(run.bundle_folder)
     run.update_record(scores=scores)
+    analysis.write_learning_curve(config, dataset, shipped, features, run, on_event)
+    analysis.write_explanations(config, dataset, shipped, evaluation, run)
+    write_card(run.bundle_folder, manifest, evaluation.as_dict(), run.record["data"]["images"])
 
 
 def _machine_record(machine: "Machine") -> dict[str, object]:
@@ -426,15 +473,45 @@ def evaluate(
     *,
     split: str = "test",
     data: Path | str | None = None,
+    tta: bool = False,
     on_event: Listener = ignore,
 ) -> Evaluation:
     """Judge a run or bundle on a split of its run, or on a folder of class folders, and return the figures.
 
-    Without `model` it is the newest finished run. A run keeps the result below `evaluation/`. Raises DataError where
+    Without `model` it is the newest finished run. With `tta` every image is answered by the mean over slightly changed
+    copies. A run keeps the result below `evaluation/`, one with `tta` in a folder of its own. Raises DataError where
     the class folders of `data` are not the bundle's classes by name, InputError where a bundle is given without data.
     """
+    classifier, run, images, name = _to_judge(model, split, data, on_event, tta=tta)
+    evaluation = evaluate_files(classifier, images, name, on_event)
+    if run is not None:
+        evaluation.save(run.evaluation_folder(f"{name}-tta" if tta else name))
+    return evaluation
+
+
+def stress(
+    model: Path | str | None = None,
+    *,
+    split: str = "test",
+    data: Path | str | None = None,
+    on_event: Listener = ignore,
+) -> Stress:
+    """Judge a run or bundle on disturbed images of what `evaluate` judges on; a run keeps the result beside that."""
+    classifier, run, images, name = _to_judge(model, split, data, on_event)
+    found = measure_stress(classifier, images, name, on_event)
+    if run is not None:
+        file = run.stress_file(name)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, found.as_dict())
+    return found
+
+
+def _to_judge(
+    model: Path | str | None, split: str, data: Path | str | None, on_event: Listener, *, tta: bool = False
+) -> tuple[Classifier, Run | None, list[LabelledImage], str]:
+    """The classifier, its run where it has one, the images, and what they are called."""
     path = Path(model) if model is not None else newest_finished_run(Path(RUNS_FOLDER))[0].folder
-    classifier = Classifier.load(path)
+    classifier = Classifier.load(path, tta=tta)
     run = Run.open(path) if (path / "run.json").is_file() else None
     if data is not None:
         images = _images_below(Path(data), split, classifier.manifest, on_event)
@@ -444,10 +521,45 @@ def evaluate(
         name = split
     else:
         raise InputError(f"{path}: a bundle does not know its images", "name a folder of class folders: --data DIR")
-    evaluation = evaluate_files(classifier, images, name, on_event)
-    if run is not None:
-        evaluation.save(run.evaluation_folder(name))
-    return evaluation
+    return classifier, run, images, name
+
+
+def explain(
+    images: Sequence[Path | str],
+    model: Path | str | None = None,
+    folder: Path | str = ".",
+    *,
+    class_name: str | None = None,
+    on_event: Listener = ignore,
+) -> list[Explanation]:
+    """Draw over each image what spoke for its answer, or for `class_name`, and write the pictures into `folder`.
+
+    By Grad-CAM for a run where TensorFlow is installed, by occlusion from the bundle elsewhere. An existing picture of
+    the same name is replaced. Raises InputError where there is no such class, BadImageError for an unreadable image.
+    """
+    path = Path(model) if model is not None else newest_finished_run(Path(RUNS_FOLDER))[0].folder
+    classifier = Classifier.load(path)
+    if class_name is not None and class_name not in classifier.class_names:
+        raise InputError(f"no class {class_name}", f"the classes are {', '.join(classifier.class_names[:20])}")
+    cam = None
+    if (path / "run.json").is_file() and find_spec("tensorflow") is not None:
+        from imgrec_cli.config import Runtime
+        from imgrec_cli.training import runtime
+
+        runtime.start(Runtime())
+        from imgrec_cli.training.gradcam import grad_cam_of_run
+
+        cam = grad_cam_of_run(Run.open(path))
+    return explain_files(classifier, [Path(image) for image in images], Path(folder), class_name, cam, on_event)
+
+
+def report(run: Path | str | None = None, file: Path | str | None = None, *, images: bool = True) -> Path:
+    """Write the page of a finished run, the newest by default, and return its path: `report.html` in the run.
+
+    Without `images` it holds no picture. Raises InputError where the run was not judged yet.
+    """
+    found = Run.open(Path(run)) if run is not None else newest_finished_run(Path(RUNS_FOLDER))[0]
+    return write_report(found, file=None if file is None else Path(file), images=images)
 
 
 def _images_of_run(run: Run, split: str, manifest: Manifest, on_event: Listener) -> list[LabelledImage]:

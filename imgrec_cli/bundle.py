@@ -42,7 +42,7 @@ class FileRecord:
 class Parity:
     """How the exported model's answers compare with those of the trained weights in Keras at float32.
 
-    Measured on the `images` of the validation split. `largest_gap` is the largest difference of any probability,
+    Measured on the `images` of the validation split. `largest_gap` is the largest difference of any output,
     `disagreements` the number of labels that differ, and `precision_changes` the number that differ between training's
     own precision and float32.
     """
@@ -54,13 +54,30 @@ class Parity:
 
 
 @dataclass(frozen=True, slots=True)
+class Decision:
+    """How probabilities become answers; everything in it was found on validation images.
+
+    The model's probabilities are read at `temperature`. `thresholds` are of single classes, by name
+    (`metrics.decisions.decide`). `conformal` are the probabilities a class needs to be in the set that holds the true
+    one in 50 % to 99 % of cases (`metrics.calibration.COVERAGES`), empty where they are not known.
+    """
+
+    temperature: float = 1.0
+    thresholds: dict[str, float] = field(default_factory=dict)
+    conformal: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """What a bundle says of itself.
 
     Input of the model: uint8 [N, height, width, channels], 0 to 255, N free. Output: float32 [N, classes],
-    probabilities in the order of `class_names`. `titles` are what classes are called before people, `other` those that
-    stand for none of the others. `merged` are the names of folders that became a class of another name in training,
-    `left_out` those that were not used: folders to judge on are read alike.
+    probabilities in the order of `class_names`, before the temperature of `decision`; and, where `unfamiliar_above` is
+    given, a second one: float32 [N], how little an image looks like the training images. `unfamiliar_above` keeps 95 %
+    of the validation images below it. `titles` are what classes are called before people, `other` the classes answered
+    as "none of these". `merged` are the names of folders that became a class of another name in training, `left_out`
+    those that were not used: folders to judge on are read alike. `mirrored` says whether training mirrored images left
+    to right.
     """
 
     name: str
@@ -75,6 +92,9 @@ class Manifest:
     other: list[str] = field(default_factory=list)
     merged: dict[str, list[str]] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
+    decision: Decision = field(default_factory=Decision)
+    unfamiliar_above: float | None = None
+    mirrored: bool = False
     format: int = FORMAT_VERSION
 
     def _check_types(self) -> None:
@@ -127,6 +147,7 @@ class Manifest:
             values["pixels"] = PixelSpec.from_dict(values["pixels"])
             values["files"] = {name: FileRecord(**record) for name, record in values["files"].items()}
             values["parity"] = Parity(**values["parity"])
+            values["decision"] = Decision(**values.get("decision", {}))
             manifest = cls(**values)
             manifest._check_types()
             return manifest

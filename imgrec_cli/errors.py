@@ -76,6 +76,12 @@ class MissingExtraError(ImgrecError):
     exit_code = 6
 
 
+class GateError(ImgrecError):
+    """A model was judged, and a figure is below what was asked of it."""
+
+    exit_code = 8
+
+
 class DiskSpaceError(ImgrecError):
     """A disk is too small for what has to be written, or became full."""
 

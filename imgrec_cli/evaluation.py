@@ -8,14 +8,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imgrec_cli.classifier import Classifier
-from imgrec_cli.errors import BadImageError, DataError
-from imgrec_cli.metrics import Summary, summarize
+from imgrec_cli.bundle import Manifest
+from imgrec_cli.classifier import Classifier, Scored
+from imgrec_cli.errors import BadImageError, DataError, InputError
+from imgrec_cli.metrics.calibration import Reliability, conformal_limit, reliability, with_temperature
+from imgrec_cli.metrics.curves import curve
+from imgrec_cli.metrics.intervals import Interval, f1_interval, wilson
+from imgrec_cli.metrics.summary import Summary, summarize
 from imgrec_cli.progress import Advance, Listener, ignore
 from imgrec_cli.rundir import write_csv, write_json
 
 CHOSE_THE_MODEL = "measured on the images that chose the model"
 TRAINED_THE_MODEL = "measured on the images that trained the model"
+SHOWN_COVERAGES = (0.8, 0.9, 0.95)
+SHOWN_CONFIDENCES = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 CAVEATS = {"validation": CHOSE_THE_MODEL, "train": TRAINED_THE_MODEL}
 
 
@@ -32,41 +38,172 @@ class LabelledImage:
 class Evaluation:
     """Figures of one split or folder, and what they were computed from.
 
-    `scores` float32 [N, classes] are the probabilities of `paths`, `labels` int [N]; `unreadable` maps the images
-    left out to the reason.
+    `scores` float32 [N, classes] are the calibrated probabilities of `paths`, `labels` int [N], `predicted` int [N]
+    the answers, `unfamiliarity` float32 [N] (NaN: not known), `manifest` that of the bundle; `unreadable` maps the
+    images left out to the reason.
     """
 
     split: str
-    class_names: list[str]
+    manifest: Manifest
     summary: Summary
     paths: list[str]
     labels: NDArray[np.int64]
+    predicted: NDArray[np.int64]
     scores: NDArray[np.float32]
+    unfamiliarity: NDArray[np.float32]
     unreadable: dict[str, str]
+
+    @property
+    def class_names(self) -> list[str]:
+        return self.manifest.class_names
 
     @property
     def caveat(self) -> str:
         """What has to be said beside every figure of this split; empty for test images."""
         return CAVEATS.get(self.split, "")
 
+    @property
+    def accuracy_interval(self) -> Interval:
+        """95 % interval of the accuracy."""
+        return wilson(int((self.predicted == self.labels).sum()), len(self.labels))
+
+    def worst_mistakes(self, count: int) -> list[int]:
+        """Places of the wrong answers that were surest, surest first."""
+        wrong = np.flatnonzero(self.predicted != self.labels)
+        sure = self.scores[wrong, self.predicted[wrong]]
+        return [int(place) for place in wrong[np.argsort(-sure, kind="stable")][:count]]
+
+    def least_sure(self, count: int) -> list[int]:
+        """Places of the images with the smallest largest probability, least sure first."""
+        return [int(place) for place in np.argsort(self.scores.max(axis=1), kind="stable")[:count]]
+
     def as_dict(self) -> dict[str, Any]:
         """The figures as plain values for JSON; the split is named first."""
+        summary = self.summary
         return {
             "split": self.split,
             "caveat": self.caveat,
-            "images": self.summary.images,
-            "accuracy": self.summary.accuracy,
-            "top_k": {str(k): value for k, value in self.summary.top_k.items()},
-            "loss": self.summary.loss,
-            "macro": asdict(self.summary.macro),
-            "weighted": asdict(self.summary.weighted),
-            "classes": {
-                name: asdict(scores) for name, scores in zip(self.class_names, self.summary.classes, strict=True)
-            },
-            "confusion": {"rows": "true class", "columns": "predicted", "counts": self.summary.confusion.tolist()},
+            "images": summary.images,
+            "accuracy": summary.accuracy,
+            "accuracy_interval": self.accuracy_interval,
+            "balanced_accuracy": summary.balanced_accuracy,
+            "mcc": summary.mcc,
+            "kappa": summary.kappa,
+            "top_k": {str(k): value for k, value in summary.top_k.items()},
+            "loss": summary.loss,
+            "macro": asdict(summary.macro),
+            "weighted": asdict(summary.weighted),
+            "classes": {name: self._of_class(label) for label, name in enumerate(self.class_names)},
+            "calibration": self._calibration(),
+            "sets": self._sets(),
+            "abstention": self._abstention(),
+            "thresholds": self._thresholds(),
+            "unfamiliar": self._unfamiliar(),
+            "confusion": {"rows": "true class", "columns": "predicted", "counts": summary.confusion.tolist()},
             "class_names": self.class_names,
+            "other": self.manifest.other,
             "unreadable": self.unreadable,
         }
+
+    def figure(self, name: str) -> float:
+        """One figure by its name: accuracy, …, macro.f1, f1.CLASS, recall.CLASS, precision.CLASS. Raises InputError."""
+        kind, _, rest = name.partition(".")
+        summary = self.summary
+        if name in ("accuracy", "balanced_accuracy", "mcc", "kappa"):
+            return float(getattr(summary, name))
+        if kind in ("macro", "weighted") and rest in ("precision", "recall", "f1"):
+            return float(getattr(getattr(summary, kind), rest))
+        if kind in ("precision", "recall", "f1") and rest in self.class_names:
+            return float(getattr(summary.classes[self.class_names.index(rest)], kind))
+        raise InputError(
+            f"{name}: no such figure",
+            "accuracy, balanced_accuracy, mcc, kappa, macro.f1, or of one class f1.CLASS, recall.CLASS, "
+            f"precision.CLASS with one of {', '.join(self.class_names[:20])}",
+        )
+
+    def _of_class(self, label: int) -> dict[str, Any]:
+        scores, confusion = self.summary.classes[label], self.summary.confusion
+        hits, support, claimed = (int(n) for n in (confusion[label, label], scores.support, confusion[:, label].sum()))
+        found = curve(self.scores[:, label], self.labels == label)
+        return {
+            **asdict(scores),
+            "precision_interval": wilson(hits, claimed),
+            "recall_interval": wilson(hits, support),
+            "f1_interval": f1_interval(hits, claimed - hits, support - hits),
+            "auc": found and found.auc,
+            "average_precision": found and found.average_precision,
+        }
+
+    def _calibration(self) -> dict[str, Any]:
+        temperature = self.manifest.decision.temperature
+        after = reliability(self.scores, self.labels)
+        before = reliability(with_temperature(self.scores, 1 / temperature), self.labels)
+
+        def bins(found: Reliability) -> list[dict[str, float]]:
+            columns = zip(found.counts.tolist(), found.confidence.tolist(), found.accuracy.tolist(), strict=True)
+            return [{"images": n, "confidence": c, "accuracy": a} for n, c, a in columns]
+
+        return {
+            "temperature": temperature,
+            "ece": after.error,
+            "ece_before": before.error,
+            "bins": bins(after),
+            "bins_before": bins(before),
+        }
+
+    def _sets(self) -> list[dict[str, Any]]:
+        """How often the sets of classes hold the true one, and how large they are."""
+        rows = []
+        limits = self.manifest.decision.conformal
+        for coverage in SHOWN_COVERAGES if limits else ():
+            sets = self.scores >= conformal_limit(limits, coverage)
+            covered = int(sets[np.arange(len(self.labels)), self.labels].sum())
+            sizes = sets.sum(axis=1)
+            rows.append(
+                {
+                    "coverage": coverage,
+                    "measured": covered / len(self.labels),
+                    "interval": wilson(covered, len(self.labels)),
+                    "mean_size": float(sizes.mean()),
+                    "empty": float((sizes == 0).mean()),
+                    "single": float((sizes == 1).mean()),
+                }
+            )
+        return rows
+
+    def _abstention(self) -> list[dict[str, Any]]:
+        """Accuracy of the answers that are left where the least confidence is asked for, and their share."""
+        sure = self.scores[np.arange(len(self.labels)), self.predicted]
+        right = self.predicted == self.labels
+        rows = []
+        for limit in SHOWN_CONFIDENCES:
+            kept = sure >= limit
+            accuracy = float(right[kept].mean()) if kept.any() else None
+            rows.append({"min_confidence": limit, "answered": float(kept.mean()), "accuracy": accuracy})
+        return rows
+
+    def _thresholds(self) -> dict[str, dict[str, float]]:
+        """What the threshold of a class gains and costs, beside the most probable class answered always."""
+        thresholds = self.manifest.decision.thresholds
+        plain = summarize(self.scores, self.labels) if thresholds else self.summary
+        found = {}
+        for name, threshold in thresholds.items():
+            label = self.class_names.index(name)
+            ours, without = self.summary.classes[label], plain.classes[label]
+            found[name] = {
+                "threshold": threshold,
+                "recall": ours.recall,
+                "recall_without": without.recall,
+                "precision": ours.precision,
+                "precision_without": without.precision,
+            }
+        return found
+
+    def _unfamiliar(self) -> dict[str, Any] | None:
+        above = self.manifest.unfamiliar_above
+        if above is None:
+            return None
+        return {"above": above, "flagged": float((self.unfamiliarity > above).mean())}
 
     def save(self, folder: Path) -> None:
         """Write `metrics.json` and `predictions.csv` (path, label, predicted, one score per class)."""
@@ -75,10 +212,12 @@ class Evaluation:
         names = self.class_names
         write_csv(
             folder / "predictions.csv",
-            ["path", "label", "predicted", *(f"score:{name}" for name in names)],
+            ["path", "label", "predicted", *(f"score:{name}" for name in names), "unfamiliarity"],
             (
-                [path, names[label], names[int(row.argmax())], *(f"{value:.6g}" for value in row)]
-                for path, label, row in zip(self.paths, self.labels, self.scores, strict=True)
+                [path, names[label], names[answer], *(f"{value:.6g}" for value in row), f"{unfamiliarity:.6g}"]
+                for path, label, answer, row, unfamiliarity in zip(
+                    self.paths, self.labels, self.predicted, self.scores, self.unfamiliarity, strict=True
+                )
             ),
         )
 
@@ -91,14 +230,14 @@ def evaluate_files(
     Unreadable files are left out and listed in the result. Raises DataError where no image can be read.
     """
     readable: list[LabelledImage] = []
-    scores: list[NDArray[np.float32]] = []
+    answers: list[Scored] = []
     unreadable: dict[str, str] = {}
     for image, result in zip(images, classifier.score_files(image.file for image in images), strict=True):
         if isinstance(result, BadImageError):
             unreadable[image.path] = result.message
         else:
             readable.append(image)
-            scores.append(result)
+            answers.append(result)
         on_event(Advance("evaluating", len(readable) + len(unreadable), len(images)))
     if not readable:
         reasons = "; ".join(f"{path}: {reason}" for path, reason in list(unreadable.items())[:3])
@@ -106,7 +245,16 @@ def evaluate_files(
             f"none of the {len(images)} images of {split} can be read" + (f": {reasons}" if reasons else "")
         )
     labels = np.array([image.label for image in readable], np.int64)
-    table = np.stack(scores)
+    scores = np.stack([answer.scores for answer in answers])
+    predicted = classifier.decided(scores)
     return Evaluation(
-        split, classifier.class_names, summarize(table, labels), [i.path for i in readable], labels, table, unreadable
+        split,
+        classifier.manifest,
+        summarize(scores, labels, predicted),
+        [image.path for image in readable],
+        labels,
+        predicted,
+        scores,
+        np.array([answer.unfamiliarity for answer in answers], np.float32),
+        unreadable,
     )

@@ -179,8 +179,34 @@ class Run:
     def bundle_folder(self) -> Path:
         return self.folder / "bundle"
 
+    @property
+    def tensorboard_folder(self) -> Path:
+        return self.folder / "tensorboard"
+
+    @property
+    def report_file(self) -> Path:
+        return self.folder / "report.html"
+
+    @property
+    def layers_file(self) -> Path:
+        return self.folder / "analysis" / "layers.json"
+
+    @property
+    def learning_curve_file(self) -> Path:
+        return self.folder / "analysis" / "learning-curve.json"
+
+    @property
+    def augmented_file(self) -> Path:
+        return self.folder / "analysis" / "augmented.png"
+
     def evaluation_folder(self, split: str) -> Path:
         return self.folder / "evaluation" / split
+
+    def explanations_file(self, split: str) -> Path:
+        return self.evaluation_folder(split) / "explanations.npz"
+
+    def stress_file(self, split: str) -> Path:
+        return self.evaluation_folder(split) / "stress.json"
 
     @contextmanager
     def held(self) -> Iterator[None]:

@@ -1,6 +1,8 @@
 """What several tests share: a cache of their own, a tiny data set that is drawn, and a run trained on it once."""
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -76,3 +78,28 @@ def tiny_run(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     from imgrec_cli.api import train
 
     return train(tiny_config, runs=tmp_path_factory.mktemp("runs")).folder
+
+
+@dataclass(frozen=True)
+class Outcome:
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def imgrec(monkeypatch, capsys) -> Callable[..., Outcome]:
+    """Run `imgrec WORDS…` in this process."""
+    from imgrec_cli.cli import main
+
+    def run(*words: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["imgrec", *map(str, words)])
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        captured = capsys.readouterr()
+        return Outcome(code, captured.out, captured.err)
+
+    return run

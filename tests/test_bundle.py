@@ -114,7 +114,9 @@ def test_a_shipped_bundle_answers_its_self_test_and_holds_no_picture_of_the_user
     classifier.verify()
     with np.load(tiny_run / "bundle" / "selftest.npz") as stored:
         np.testing.assert_allclose(classifier.scores(stored["pixels"]), stored["scores"], atol=1e-5)
-    assert sorted(p.name for p in (tiny_run / "bundle").iterdir()) == ["manifest.json", "model.tflite", "selftest.npz"]
+    assert sorted(p.name for p in (tiny_run / "bundle").iterdir()) == [
+        *("README.md", "manifest.json", "model.tflite", "selftest.npz")
+    ]
     parity = classifier.manifest.parity
     assert parity.images > 0
     assert parity.disagreements == 0

@@ -10,7 +10,20 @@ import typer
 from typer.core import TyperGroup
 
 from imgrec_cli import __version__
-from imgrec_cli.cli import bench, config, data, evaluate, info, output, predict, reproduce, runs, train
+from imgrec_cli.cli import (
+    bench,
+    config,
+    data,
+    evaluate,
+    explain,
+    info,
+    output,
+    predict,
+    report,
+    reproduce,
+    runs,
+    train,
+)
 from imgrec_cli.errors import ImgrecError, InputError, Interrupted
 
 INTERRUPTED = 130
@@ -20,7 +33,8 @@ class InOrder(TyperGroup):
     """Lists commands as they are used; Typer would put groups after all single commands."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        order = ["train", "bench", "config", "evaluate", "data", "predict", "reproduce", "runs", "info"]
+        order = ["train", "bench", "config", "evaluate", "report", "explain", "data", "predict", "reproduce", "runs"]
+        order = [*order, "info"]
         return sorted(super().list_commands(ctx), key=order.index)
 
 
@@ -36,6 +50,8 @@ app.command(rich_help_panel="Start")(train.train)
 app.add_typer(config.app, rich_help_panel="Start")
 app.command(rich_help_panel="Start")(bench.bench)
 app.command(rich_help_panel="Judge")(evaluate.evaluate)
+app.command(rich_help_panel="Judge")(report.report)
+app.command(rich_help_panel="Judge")(explain.explain)
 app.add_typer(data.app, rich_help_panel="Data")
 app.command(rich_help_panel="Ship")(predict.predict)
 app.command(rich_help_panel="Look after")(reproduce.reproduce)

@@ -49,6 +49,16 @@ def predict(
     ],
     model: ModelOption = None,
     top: Annotated[int, typer.Option(min=1, help="Number of classes to show per image.")] = 3,
+    min_confidence: Annotated[
+        float, typer.Option(min=0, max=1, help="Below this probability the answer is: not sure.")
+    ] = 0.0,
+    coverage: Annotated[
+        float | None,
+        typer.Option(min=0.5, max=0.99, help="Name the classes among which the true one is that often, such as 0.95."),
+    ] = None,
+    tta: Annotated[
+        bool, typer.Option("--tta", help="Average over slightly changed copies of each image: slower, often better.")
+    ] = False,
     format_: Annotated[Format, typer.Option("--format", help="For people, or for programs.")] = Format.human,
     order: Annotated[Order, typer.Option(help="unsure: images first that the model is least sure of.")] = Order.given,
     limit: Annotated[int | None, typer.Option(min=1, help="Answers at most, the first in the order.")] = None,
@@ -67,7 +77,7 @@ def predict(
     images = list(_images(paths))  # before anything is answered: an argument may be wrong
     if sheet is not None and "-" in paths:
         raise InputError("--sheet shows files, and - is none", "name files or folders")
-    classifier = Classifier.load(chosen_model(model))
+    classifier = Classifier.load(chosen_model(model), min_confidence=min_confidence, coverage=coverage, tta=tta)
     bad = 0
 
     def answers() -> "Iterator[Prediction]":
@@ -125,40 +135,32 @@ def _not_empty(items: "list[Item]", message: str) -> "list[Item]":
 def _human(answers: "Iterator[Prediction]", top: int, manifest: "Manifest") -> None:
     for answer in answers:
         ranked = "  ".join(f"{manifest.title(label)} {output.percent(share)}" for label, share in answer.ranking[:top])
-        output.line(f"{answer.source}: {ranked}")
-
-
-def _as_dict(answer: "Prediction", top: int) -> dict[str, object]:
-    return {
-        "path": answer.source,
-        "label": answer.label,
-        "confidence": answer.confidence,
-        "top": [{"label": label, "confidence": share} for label, share in answer.ranking[:top]],
-    }
+        first = "" if answer.decision == "class" and answer.label == answer.ranking[0][0] else f"{answer.answer}:  "
+        likely = ""
+        if answer.likely is not None:
+            likely = f"  likely: {', '.join(map(manifest.title, answer.likely)) or 'none'}"
+        strange = "  unfamiliar: unlike the training images" if answer.unfamiliar else ""
+        output.line(f"{answer.source}: {first}{ranked}{likely}{strange}")
 
 
 def _json(answers: "Iterator[Prediction]", top: int, manifest: "Manifest") -> None:
-    output.result("predict", [_as_dict(answer, top) for answer in answers])
+    output.result("predict", [answer.as_dict(top) for answer in answers])
 
 
 def _jsonl(answers: "Iterator[Prediction]", top: int, manifest: "Manifest") -> None:
     for answer in answers:
-        output.line(json.dumps(_as_dict(answer, top), ensure_ascii=False))
+        output.line(json.dumps(answer.as_dict(top), ensure_ascii=False))
 
 
 def _csv(answers: "Iterator[Prediction]", top: int, manifest: "Manifest") -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(["path", "label", "confidence", *(f"score:{name}" for name in manifest.class_names)])
+    scored = [f"score:{name}" for name in manifest.class_names]
+    writer.writerow(["path", "label", "confidence", *scored, "decision", "unfamiliar", "likely"])
     for answer in answers:
-        scores = dict(answer.ranking)
-        writer.writerow(
-            [
-                answer.source,
-                answer.label,
-                f"{answer.confidence:.6g}",
-                *(f"{scores[n]:.6g}" for n in manifest.class_names),
-            ]
-        )
+        scores = [f"{answer.scores[name]:.6g}" for name in manifest.class_names]
+        unfamiliar = "" if answer.unfamiliarity is None else str(answer.unfamiliar).lower()
+        rest = [answer.decision, unfamiliar, "|".join(answer.likely or ())]
+        writer.writerow([answer.source, answer.label, f"{answer.confidence:.6g}", *scores, *rest])
 
 
 _PRINTERS = {Format.human: _human, Format.json: _json, Format.jsonl: _jsonl, Format.csv: _csv}

@@ -19,6 +19,9 @@ def train(
     resume: Annotated[
         Path | None, typer.Option("--resume", metavar="RUN", help="Go on with an unfinished run from where it stopped.")
     ] = None,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write every epoch's figures for TensorBoard, into the run.")
+    ] = False,
     quiet: QuietOption = False,
     format_: FormatOption = output.Format.human,
 ) -> None:
@@ -31,7 +34,7 @@ def train(
     from imgrec_cli import api
 
     with output.ProgressPrinter(format_, quiet) as progress:
-        run = api.train(config, set_ or (), resume=resume, on_event=progress)
+        run = api.train(config, set_ or (), resume=resume, tensorboard=tensorboard, on_event=progress)
     record = run.record
     scores = record["scores"]
     if format_ is output.Format.json:
@@ -46,6 +49,7 @@ def train(
     )
     output.line(f"best epoch {record['best_epoch']}, {record['seconds']:.0f} s in all, bundle in {run.bundle_folder}")
     example = run.read_examples(scores["split"])[0]
+    output.line(f"report: {run.report_file} (it embeds pictures)")
     output.line("Try it:")
     output.line(f"  {_program()} predict -m {_quoted(str(run.folder))} {_quoted(_shortest(example.file))}")
 

@@ -1,7 +1,7 @@
 """The configuration: typed sections, and reading, checking and writing them as YAML."""
 
 from imgrec_cli.config.durations import Duration
-from imgrec_cli.config.loading import check_weights, load_config, parse_config
+from imgrec_cli.config.loading import check_decision, check_weights, load_config, parse_config
 from imgrec_cli.config.schema import json_schema
 from imgrec_cli.config.sections import (
     FORMAT_VERSION,
@@ -19,6 +19,7 @@ from imgrec_cli.config.sections import (
     CosineSchedule,
     Crop,
     Data,
+    Decision,
     Dense,
     Dropout,
     EarlyStopping,
@@ -67,6 +68,7 @@ __all__ = [
     "CosineSchedule",
     "Crop",
     "Data",
+    "Decision",
     "Dense",
     "Dropout",
     "Duration",
@@ -97,6 +99,7 @@ __all__ = [
     "StepSchedule",
     "Train",
     "Zoom",
+    "check_decision",
     "check_weights",
     "json_schema",
     "layer_table",

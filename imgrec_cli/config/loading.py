@@ -73,6 +73,17 @@ def check_weights(config: Config) -> None:
         )
 
 
+def check_decision(config: Config, class_names: Sequence[str]) -> None:
+    """Raise ConfigError where `decision` speaks of a class that is not among the data's."""
+    named = [("thresholds", name) for name in config.decision.thresholds]
+    named += [("target", name) for _, name, _ in config.decision.targets]
+    for key, name in named:
+        if name not in class_names:
+            near = difflib.get_close_matches(name, class_names, 1)
+            hint = f"did you mean {near[0]}?" if near else f"the classes are {', '.join(class_names[:20])}"
+            raise ConfigError(f"decision.{key}: no class {name}", hint)
+
+
 def _read(path: Path) -> str:
     if path.is_dir():
         file = f"{path.resolve().name}.yaml"

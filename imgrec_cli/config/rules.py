@@ -151,6 +151,15 @@ def schedule_can_be_followed(config: Config) -> Found:
             yield (*where, "warmup"), f"{rate.warmup} is the whole training of {epochs} epochs"
 
 
+def one_threshold_for_a_class(config: Config) -> Found:
+    """A class's threshold is given, or found for one target."""
+    seen = set(config.decision.thresholds)
+    for kind, name, _ in config.decision.targets:
+        if name in seen:
+            yield ("decision", "target", f"{kind}.{name}"), f"{name} has a threshold or another target already"
+        seen.add(name)
+
+
 def _misfits(config: Config, shape: Shape) -> Found:
     if not isinstance(config.model, LayersModel):
         return
@@ -180,6 +189,7 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[Config], Found]], ...] = (
     (("image.standardize", "image.color"), statistics_match_channels),
     (("optimizer", "train.epochs"), schedule_can_be_followed),
     (("model",), layers_fit_each_other),
+    (("decision",), one_threshold_for_a_class),
     (("model", "image.size"), layers_fit_the_image),
     (("model", "image.size", "image.color", "image.standardize"), backbone_has_what_it_needs),
 )

@@ -638,6 +638,34 @@ class Runtime(Section):
     )
 
 
+def _targets(targets: dict[str, float]) -> dict[str, float]:
+    for key in targets:
+        if not re.fullmatch(r"(recall|precision)\..+", key):
+            raise ValueError(f"expected recall.CLASS or precision.CLASS, got {key}")
+    return targets
+
+
+class Decision(Section):
+    """Which class is answered, where the most probable one is not always the right thing to say."""
+
+    thresholds: dict[str, Annotated[float, Field(gt=0, le=1)]] = Field(
+        default={},
+        description="By class, the probability from which on it is answered, even where another class is more "
+        "probable; below it another class is answered.",
+        examples=[{"cat": 0.3}],
+    )
+    target: Annotated[dict[str, Annotated[float, Field(gt=0, lt=1)]], AfterValidator(_targets)] = Field(
+        default={},
+        description="Thresholds to find on the validation images: the recall or precision that a class has to reach.",
+        examples=[{"recall.cat": 0.95}],
+    )
+
+    @property
+    def targets(self) -> list[tuple[str, str, float]]:
+        """What `target` asks for: (`recall` or `precision`, class, share)."""
+        return [(*key.split(".", 1), share) for key, share in self.target.items()]  # type: ignore[misc]
+
+
 class Export(Section):
     """What is shipped."""
 
@@ -663,5 +691,6 @@ class Config(Section):
     model: Model = Field(description="The network.")
     optimizer: Optimizer = Field(default=Adam(type="adam"), description="How weights follow gradients.")
     train: Train = Field(default=Train(), description="The length and the batches of training.")
+    decision: Decision = Field(default=Decision(), description="How probabilities become answers.")
     runtime: Runtime = Field(default=Runtime(), description="The machine that trains.")
     export: Export = Field(default=Export(), description="What is shipped.")

@@ -1,6 +1,7 @@
 """Config → Keras model: one table from our words to Keras's, with every unit conversion in plain sight."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, assert_never
 
 import keras
@@ -22,6 +23,7 @@ from imgrec_cli.config import (
 )
 from imgrec_cli.training.augment import Augment
 from imgrec_cli.training.backbone import backbone, family_scaling, load_pretrained
+from imgrec_cli.training.familiarity import WIDEST_FEATURES, Unfamiliarity
 from imgrec_cli.training.runtime import fused_kernels
 
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
@@ -95,16 +97,28 @@ def stack(specs: Sequence[Layer], dtype: str, *, training: bool) -> Iterator[ker
         postponed = postpone
 
 
-def _logits(config: Config, classes: int, images: Any, dtype: str, *, training: bool) -> Any:
-    """Float logits [B, classes] of float images [B, H, W, C], 0..255; the same weights in the same order either way.
+@dataclass(frozen=True)
+class _Graph:
+    """Logits float32 [B, classes]; what goes into the layer behind them; the last map [B, H, W, C] where it is not
+    inside a backbone."""
+
+    logits: Any
+    features: Any
+    last_map: Any | None
+
+
+def _graph(config: Config, classes: int, images: Any, dtype: str, *, training: bool) -> _Graph:
+    """The network on float images [B, H, W, C], 0..255; the same weights in the same order either way.
 
     With `training` fused layers are used where there are any; what is shipped is plain Keras.
     """
+    last_map = None
     match config.model:
         case LayersModel(layers=specs):
             x = scaling(config.image)(images)
             for part in stack(specs, dtype, training=training):
                 x = part(x)
+                last_map = x if len(x.shape) == 4 else last_map
         case BackboneModel() as spec:
             network = backbone(spec, config.image, dtype, fused=training)
             if training:
@@ -115,7 +129,8 @@ def _logits(config: Config, classes: int, images: Any, dtype: str, *, training: 
         case _:
             assert_never(config.model)
     # the loss needs logits that are not rounded to 8 bits of mantissa
-    return keras.layers.Dense(classes, name="logits", dtype="float32")(x)
+    logits = keras.layers.Dense(classes, name="logits", dtype="float32")(x)
+    return _Graph(logits, x, last_map)
 
 
 def training_model(config: Config, classes: int) -> keras.Model:
@@ -126,17 +141,24 @@ def training_model(config: Config, classes: int) -> keras.Model:
     """
     images = keras.Input((*config.image.size, config.image.channels), dtype="uint8", name="images")
     augmented = Augment(config.augment, seed=config.seed, name="augment", dtype="float32")(images)
-    logits = _logits(config, classes, augmented, POLICIES[config.train.precision], training=True)
-    return keras.Model(images, logits, name="training")
+    graph = _graph(config, classes, augmented, POLICIES[config.train.precision], training=True)
+    return keras.Model(images, graph.logits, name="training")
 
 
-def shipped_model(config: Config, classes: int) -> keras.Model:
+def shipped_model(config: Config, classes: int, *, unfamiliarity: bool = False) -> keras.Model:
     """The model that is exported: scaling → network → softmax, no augmentation, float32.
 
     Input uint8 [N, H, W, C], 0..255; output float32 probabilities [N, classes]. Its weights stand in the order of the
-    training model's.
+    training model's. With `unfamiliarity` a second output float32 [N] follows, and the weights of that layer behind
+    the others, where there are features that it can be measured on.
     """
     images = keras.Input((*config.image.size, config.image.channels), dtype="uint8", name="images")
     pixels = Augment((), seed=0, name="pixels", dtype="float32")(images)
-    logits = _logits(config, classes, pixels, "float32", training=False)
-    return keras.Model(images, keras.layers.Softmax(name="probabilities", dtype="float32")(logits), name="shipped")
+    graph = _graph(config, classes, pixels, "float32", training=False)
+    outputs = [keras.layers.Softmax(name="probabilities", dtype="float32")(graph.logits)]
+    features = graph.features
+    if features.shape[-1] > WIDEST_FEATURES and graph.last_map is not None:
+        features = keras.layers.GlobalAveragePooling2D(name="features", dtype="float32")(graph.last_map)
+    if unfamiliarity and 2 <= features.shape[-1] <= WIDEST_FEATURES:
+        outputs.append(Unfamiliarity(name="unfamiliarity", dtype="float32")([features, graph.logits]))
+    return keras.Model(images, outputs[0] if len(outputs) == 1 else outputs, name="shipped")

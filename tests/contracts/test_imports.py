@@ -14,7 +14,7 @@ ROWS = (
     ("__main__",),
     ("cli",),
     ("api",),
-    ("training", "reporting", "serving", "sheets", "evaluation", "origin"),
+    ("training", "reporting", "serving", "sheets", "evaluation", "stress", "explanation", "origin"),
     ("classifier", "dataset"),
     ("imaging", "metrics", "bundle", "rundir", "config"),
     ("errors", "progress", "machine"),
@@ -34,6 +34,7 @@ HOMES = {
     "typer": "cli",
     "rich": "cli",
     "ai_edge_litert": "classifier",
+    "matplotlib": "reporting",
 }
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = {"tensorflow", "keras", "jax", "torch", "pydantic", "yaml"}
+HEAVY = {"tensorflow", "keras", "jax", "torch", "pydantic", "yaml", "matplotlib", "jinja2"}
 
 
 def loaded_by(code: str, *arguments: str) -> set[str]:
@@ -40,7 +40,9 @@ def test_the_classifier_loads_nothing_heavy() -> None:
     assert not loaded_by("from imgrec_cli import Classifier") & HEAVY
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["evaluate"], ["predict"], ["config"], ["runs"]])
+@pytest.mark.parametrize(
+    "command", [[], ["train"], ["evaluate"], ["predict"], ["report"], ["explain"], ["config"], ["runs"]]
+)
 def test_help_loads_nothing_heavy(command: list[str]) -> None:
     assert not loaded_by(COMMAND, *command, "--help") & (HEAVY | {"ai_edge_litert"})
 

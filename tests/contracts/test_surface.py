@@ -24,6 +24,7 @@ EXIT_CODES = {
     "TrainingError": 5,
     "MissingExtraError": 6,
     "DiskSpaceError": 7,
+    "GateError": 8,
     "ReproductionError": 9,
     "Interrupted": 75,
 }
@@ -41,9 +42,9 @@ def test_parameters_of_the_public_functions() -> None:
         return [kinds.get(p.kind, "{}").format(p.name) for p in inspect.signature(function).parameters.values()]
 
     assert parameters(imgrec_cli.load_config) == ["path", "overrides"]
-    assert parameters(imgrec_cli.train) == ["config", "overrides", "resume=", "runs=", "on_event="]
-    assert parameters(imgrec_cli.evaluate) == ["model", "split=", "data=", "on_event="]
-    assert parameters(imgrec_cli.Classifier.load) == ["path"]
+    assert parameters(imgrec_cli.train) == ["config", "overrides", "resume=", "runs=", "tensorboard=", "on_event="]
+    assert parameters(imgrec_cli.evaluate) == ["model", "split=", "data=", "tta=", "on_event="]
+    assert parameters(imgrec_cli.Classifier.load) == ["path", "min_confidence=", "coverage=", "tta="]
     assert parameters(imgrec_cli.Classifier.predict) == ["self", "image"]
     assert parameters(imgrec_cli.Classifier.predict_many) == ["self", "images"]
 

@@ -1,5 +1,6 @@
-"""Scores and labels → accuracy, precision, recall, F1, confusion: plain numpy, in float64."""
+"""Scores and labels → accuracy, precision, recall, F1, agreement, confusion: plain numpy, in float64."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,10 +48,17 @@ class ClassScores:
 @dataclass(frozen=True, slots=True)
 class Summary:
     """Figures of one set of predictions; `macro` is the plain mean over the classes that have examples or were
-    predicted, `weighted` the mean weighted by support."""
+    predicted, `weighted` the mean weighted by support.
+
+    `balanced_accuracy` is the mean recall of the classes that have examples, `mcc` Matthews' correlation coefficient
+    for several classes (Gorodkin 2004), `kappa` Cohen's (1960); both are 0 where they are undefined.
+    """
 
     images: int
     accuracy: float
+    balanced_accuracy: float
+    mcc: float
+    kappa: float
     top_k: dict[int, float]
     loss: float
     classes: list[ClassScores]
@@ -63,13 +71,14 @@ def _ratio(numerator: Floats, denominator: Floats) -> Floats:
     return np.divide(numerator, denominator, out=np.zeros_like(numerator, np.float64), where=denominator > 0)
 
 
-def summarize(probabilities: Floats, labels: Ints) -> Summary:
+def summarize(probabilities: Floats, labels: Ints, predicted: Ints | None = None) -> Summary:
     """All figures of one set of predictions; the definitions are scikit-learn's with `zero_division=0`.
 
-    `probabilities` float [N, classes], `labels` int [N], N at least 1.
+    `probabilities` float [N, classes], `labels` int [N], N at least 1. `predicted` int [N] are the answers where they
+    are not simply the most probable classes.
     """
     classes = probabilities.shape[1]
-    predicted = probabilities.argmax(axis=1)
+    predicted = probabilities.argmax(axis=1) if predicted is None else predicted
     confusion = confusion_matrix(labels, predicted, classes)
     right = np.diag(confusion).astype(np.float64)
     support, claimed = confusion.sum(axis=1), confusion.sum(axis=0)
@@ -77,6 +86,11 @@ def summarize(probabilities: Floats, labels: Ints) -> Summary:
     f1 = _ratio(2 * right, support + claimed)
     total = int(support.sum())
     present = (support + claimed) > 0
+    by_chance = float((support * claimed.astype(np.float64)).sum())
+    spread = math.sqrt(total**2 - float((claimed.astype(np.float64) ** 2).sum())) * math.sqrt(
+        total**2 - float((support.astype(np.float64) ** 2).sum())
+    )
+    hits = float(right.sum())
 
     def mean(weights: Floats) -> ClassScores:
         p, r, f = (float(np.average(values, weights=weights)) for values in (precision, recall, f1))
@@ -84,7 +98,10 @@ def summarize(probabilities: Floats, labels: Ints) -> Summary:
 
     return Summary(
         images=total,
-        accuracy=float(right.sum() / total),
+        accuracy=hits / total,
+        balanced_accuracy=float(recall[support > 0].mean()),
+        mcc=(hits * total - by_chance) / spread if spread else 0.0,
+        kappa=(hits * total - by_chance) / (total**2 - by_chance) if total**2 > by_chance else 0.0,
         top_k={k: top_k_accuracy(probabilities, labels, k) for k in (3, 5) if k < classes},
         loss=cross_entropy(probabilities, labels),
         classes=[

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
-from imgrec_cli.metrics import confusion_matrix, cross_entropy, summarize, top_k_accuracy
+from imgrec_cli.metrics.summary import confusion_matrix, cross_entropy, summarize, top_k_accuracy
 
 
 @pytest.fixture(params=[0, 1, 2])
@@ -31,6 +31,10 @@ def test_summary_agrees_with_scikit_learn(predictions):
         p, r, f, _ = reference.precision_recall_fscore_support(labels, predicted, average=average, zero_division=0)
         ours = getattr(summary, average)
         assert (ours.precision, ours.recall, ours.f1) == pytest.approx((p, r, f), abs=1e-12)
+    recalls = reference.recall_score(labels, predicted, labels=np.unique(labels), average="macro", zero_division=0)
+    assert summary.balanced_accuracy == pytest.approx(recalls, abs=1e-12)
+    assert summary.mcc == pytest.approx(reference.matthews_corrcoef(labels, predicted), abs=1e-12)
+    assert summary.kappa == pytest.approx(reference.cohen_kappa_score(labels, predicted), abs=1e-12)
     expected_confusion = reference.confusion_matrix(labels, predicted, labels=range(7))
     np.testing.assert_array_equal(summary.confusion, expected_confusion)
 
@@ -58,3 +62,13 @@ def test_cross_entropy_agrees_with_scikit_learn(predictions):
 def test_confusion_rows_are_the_true_class():
     matrix = confusion_matrix(np.array([0, 0, 1]), np.array([1, 1, 1]), 2)
     assert matrix.tolist() == [[0, 2], [0, 1]]
+
+
+def test_agreement_is_zero_where_one_class_is_all_there_is():
+    summary = summarize(np.array([[0.9, 0.1], [0.8, 0.2]]), np.array([0, 0]))
+    assert (summary.accuracy, summary.mcc, summary.kappa) == (1, 0, 0)
+
+
+def test_answers_may_differ_from_the_most_probable_classes():
+    summary = summarize(np.array([[0.6, 0.4], [0.6, 0.4]]), np.array([0, 1]), np.array([1, 1]))
+    assert (summary.accuracy, summary.confusion.tolist()) == (0.5, [[0, 1], [0, 1]])
