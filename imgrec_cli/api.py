@@ -240,6 +240,11 @@ def _outcome_recorded(run: Run, config: "Config", started: float, seconds_before
             run.update_record(
                 status="interrupted" if stopped else "failed", error=reason, resumable=resumable, seconds=seconds()
             )
+        if isinstance(error, OSError) and not run.folder.is_dir():
+            raise InputError(
+                f"{run.folder}: this folder vanished while the run was writing to it",
+                "put it back as it was, such as by mounting its disk, then go on with imgrec train --resume",
+            ) from error
         raise
     run.update_record(status="finished", error=None, resumable=False, seconds=seconds())
     _drop_what_only_training_needs(run, config)

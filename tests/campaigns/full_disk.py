@@ -62,7 +62,6 @@ def imgrec(disk: Path, *words: str, fatal: int = 0) -> tuple[int, str, list[str]
     (disk / "tmp").mkdir(exist_ok=True)
     seen = disk.parent / "seen.txt"
     environment = {
-        **os.environ,
         "PYTHONPATH": str(ROOT),
         "IMGREC_CACHE": str(disk / "cache"),
         "TMPDIR": str(disk / "tmp"),
@@ -70,16 +69,10 @@ def imgrec(disk: Path, *words: str, fatal: int = 0) -> tuple[int, str, list[str]
         "CAMPAIGN_FATAL": str(fatal),
         "CAMPAIGN_SEEN": str(seen),
     }
-    done = subprocess.run(
-        [sys.executable, "-c", CHILD, *words],
-        cwd=disk,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=600,
-    )
-    return done.returncode, done.stdout, seen.read_text().splitlines()
+    with (disk.parent / "out.txt").open("w+") as said:
+        _, status = os.waitpid(kill.start(disk, environment, said.fileno(), words, CHILD), 0)
+        said.seek(0)
+        return os.waitstatus_to_exitcode(status), said.read(), seen.read_text().splitlines()
 
 
 def site(path: str) -> str:
@@ -101,6 +94,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--per-site", type=int, default=1, help="runs per place, spread over the times it is written")
     options = parser.parse_args()
+    kill.load_packages()
     base = Path(tempfile.mkdtemp(prefix="imgrec-disk-"))
     disk = base / "disk"
     disk.mkdir()

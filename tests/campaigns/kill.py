@@ -1,6 +1,6 @@
 """Kill training runs with SIGKILL at random moments, resume them, and compare the bits with runs that never stopped.
 
-python tests/campaigns/kill.py --runs 50 --seed 0 [--folder DIR] [--lanes 2]
+python tests/campaigns/kill.py --runs 50 --seed 0 [--fork] [--folder DIR] [--lanes 2]
 
 Per precision, float32 and bfloat16: one run without a stop, then `--runs` runs that are killed. Every other run is
 killed at a random CPU time between its start and its end, the rest at a random file operation (a file opened for
@@ -16,13 +16,17 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from multiprocessing import get_context
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -110,7 +114,6 @@ class Moment:
 def imgrec(folder: Path, *arguments: str, moment: Moment | None = None) -> Ended:
     """Run imgrec in a folder of its own, with its own cache, and kill it at a moment."""
     environment = {
-        **os.environ,
         "PYTHONPATH": str(ROOT),
         "IMGREC_CACHE": str(folder / "cache"),
         "CAMPAIGN_FOLDERS": os.pathsep.join([str(folder / "runs"), str(folder / "cache")]),
@@ -119,17 +122,51 @@ def imgrec(folder: Path, *arguments: str, moment: Moment | None = None) -> Ended
         "CAMPAIGN_COUNT": str(folder / "operations.txt"),
     }
     with (folder / "out.txt").open("w+") as said:
-        words = [sys.executable, "-c", CHILD, *arguments]
-        process = subprocess.Popen(words, cwd=folder, env=environment, stdout=said, stderr=subprocess.STDOUT)
-        while moment is not None and moment.seconds is not None and os.waitid(os.P_PID, process.pid, LOOK) is None:
-            if cpu_seconds(process.pid) >= moment.seconds:
-                process.kill()
+        process = start(folder, environment, said.fileno(), arguments, CHILD)
+        while moment is not None and moment.seconds is not None and os.waitid(os.P_PID, process, LOOK) is None:
+            if cpu_seconds(process) >= moment.seconds:
+                os.kill(process, signal.SIGKILL)
                 break
             time.sleep(0.005)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
+        _, status, usage = os.wait4(process, 0)
         said.seek(0)
-        return Ended(process.returncode, usage.ru_utime + usage.ru_stime, said.read())
+        return Ended(os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime, said.read())
+
+
+def start(folder: Path, environment: dict[str, str], out: int, arguments: tuple[str, ...], child: str) -> int:
+    """Start imgrec in a new process and return its number: forked from this one where TensorFlow is loaded already and
+    has not begun to work, else from nothing."""
+    if "tensorflow" not in sys.modules or "pytest" in sys.modules:
+        words = [sys.executable, "-c", child, *arguments]
+        return subprocess.Popen(
+            words, cwd=folder, env={**os.environ, **environment}, stdout=out, stderr=subprocess.STDOUT
+        ).pid
+    process = os.fork()
+    if process:
+        return process
+    code = 1
+    try:
+        os.environ.update(environment)
+        os.chdir(folder)
+        os.dup2(out, 1)
+        os.dup2(out, 2)
+        sys.argv = ["imgrec", *arguments]
+        exec(compile(child, "campaign", "exec"), {"__name__": "campaign"})
+        code = 0
+    except SystemExit as end:
+        code = int(end.code or 0)
+    finally:
+        sys.stdout.flush()
+        os._exit(code)
+
+
+def load_packages() -> None:
+    """Import all that a training imports; no operation runs, so that a fork has nothing to trip over."""
+    os.environ.update(KERAS_BACKEND="tensorflow", TF_CPP_MIN_LOG_LEVEL="3", OPENBLAS_NUM_THREADS="1")
+    sys.path.insert(0, str(ROOT))
+    for name in ("tensorflow", "api", "cli", "dataset", "evaluation", "training.speed", "training.export"):
+        import_module(name if name == "tensorflow" else f"imgrec_cli.{name}")
+    assert len(os.listdir("/proc/self/task")) == 1, "a package has started a thread"  # noqa: PTH208
 
 
 LOOK = os.WEXITED | os.WNOHANG | os.WNOWAIT
@@ -220,11 +257,14 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=50, help="runs per precision")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--lanes", type=int, default=2, help="runs at the same time")
+    parser.add_argument("--fork", action="store_true", help="fork from a process that has TensorFlow loaded: faster")
     parser.add_argument("--folder", type=Path, help="where to work; a temporary folder by default")
     options = parser.parse_args()
     base = options.folder or Path(tempfile.mkdtemp(prefix="imgrec-kill-"))
     base.mkdir(parents=True, exist_ok=True)
     config = CONFIG.replace("FOLDER", str(ROOT / "data" / "fashion-mini"))
+    if options.fork:
+        load_packages()
     rows, failed = [], 0
     for precision in PRECISIONS:
         folder = base / f"{precision}-whole"
@@ -240,11 +280,11 @@ def main() -> int:
             flush=True,
         )
 
-        def one(number: int) -> dict:
-            return trial(number, precision, base, config, end, operations, options.seed)  # noqa: B023
-
         same, met, twice = 0, Counter(), 0
-        with ThreadPoolExecutor(options.lanes) as pool:
+        one = partial(
+            trial, precision=precision, base=base, config=config, end=end, operations=operations, seed=options.seed
+        )
+        with ProcessPoolExecutor(options.lanes, get_context("fork")) as pool:
             for result in pool.map(one, range(options.runs)):
                 differing = [key for key in expected if result["found"].get(key) != expected[key]]
                 same += not differing

@@ -324,6 +324,21 @@ def test_a_full_disk_leaves_the_last_good_state(whole, tiny_config, tmp_path, mo
     assert what_was_learned(resumed(run)) == what_was_learned(whole)
 
 
+def test_a_vanished_folder_is_said_and_goes_on_once_it_is_back(whole, tiny_config, tmp_path):
+    from imgrec_cli.api import train
+
+    def take_away(event):
+        if isinstance(event, EpochEnd) and event.epoch == 2:
+            (tmp_path / "runs").rename(tmp_path / "elsewhere")
+
+    with pytest.raises(InputError, match="this folder vanished while the run was writing to it"):
+        train(tiny_config, EVERYTHING, runs=tmp_path / "runs", on_event=take_away)
+    (tmp_path / "elsewhere").rename(tmp_path / "runs")
+    ((run, record),) = list_runs(tmp_path / "runs")
+    assert (record["status"], record["resumable"]) == ("killed", True)
+    assert what_was_learned(resumed(run)) == what_was_learned(whole)
+
+
 def test_reproduce_says_equal_and_what_differs(whole, tmp_path):
     from imgrec_cli.api import reproduce
 
