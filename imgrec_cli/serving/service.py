@@ -103,7 +103,7 @@ class Service:
             elif isinstance(result, BaseException):
                 raise result
             else:
-                answer = self._classifier.answered(name, result)
+                answer = self._classifier.ranked(name, result)
                 self.metrics.count_prediction(answer)
                 answers.append(answer)
         return answers
@@ -118,7 +118,7 @@ class Service:
         async with self._explaining:
             pixels = await self.batcher.run(lambda _: load_pixels(image, self.manifest.pixels, self.limits.pixels))
             (scored,) = await asyncio.gather(*self.batcher.scored([pixels]))
-            prediction = self._classifier.answered(name, scored)
+            prediction = self._classifier.ranked(name, scored)
             label = self.manifest.class_names.index(prediction.label)
             return prediction, await self.batcher.run(lambda classifier: occlusion(classifier, pixels, label))
 
