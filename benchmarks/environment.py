@@ -31,21 +31,26 @@ def requirements() -> list[str]:
     return ["torch==2.13.0", "scipy", *map(_same_version, ("keras", tensorflow, "numpy", "pillow"))]
 
 
-def default_folder() -> Path:
+def serving_requirements() -> list[str]:
+    """What LitServe needs to serve the same model, decoded and run by the same packages."""
+    return ["litserve==0.2.19", *map(_same_version, ("ai-edge-litert", "numpy", "pillow"))]
+
+
+def default_folder(name: str = "benchmark-peers") -> Path:
     """Where the peers' environment is made if nothing else is said."""
-    return platformdirs.user_cache_path("imgrec", appauthor=False) / "benchmark-peers"
+    return platformdirs.user_cache_path("imgrec", appauthor=False) / name
 
 
-def peers_python(folder: Path) -> Path:
-    """The interpreter of the peers' environment in `folder`; makes it, or brings it to what is needed now."""
+def peers_python(folder: Path, needed: list[str]) -> Path:
+    """The interpreter of the peers' environment in `folder`; makes it, or brings it to what is `needed` now."""
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    wanted = "\n".join(requirements()) + "\n"
+    wanted = "\n".join(needed) + "\n"
     made_from = folder / REQUIREMENTS
     if not made_from.is_file() or made_from.read_text(encoding="utf-8") != wanted:
         print(f"installing the peers into {folder}", file=sys.stderr)
         if not python.exists():
             venv.create(folder, with_pip=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *requirements()], check=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *needed], check=True)
         made_from.write_text(wanted, encoding="utf-8")
     return python
 

@@ -319,7 +319,7 @@ def main() -> None:
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that contestants are ended, which may be stopped
     sys.path.insert(0, str(ROOT))  # imgrec is measured as it is in this checkout
-    peers = str(environment.peers_python(options.env.absolute()))
+    peers = str(environment.peers_python(options.env.absolute(), environment.requirements()))
     with tempfile.TemporaryDirectory(prefix="imgrec-benchmark-", ignore_cleanup_errors=True) as folder:
         shared = {**os.environ, "PYTHONPATH": str(ROOT), "IMGREC_CACHE": str(Path(folder) / "cache")}
         for name in names:

@@ -5,6 +5,7 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -116,6 +117,7 @@ class Classifier:
         min_confidence: float = 0.0,
         coverage: float | None = None,
         tta: bool = False,
+        threads: int | None = None,
     ) -> None:
         from ai_edge_litert.interpreter import Interpreter
 
@@ -127,7 +129,7 @@ class Classifier:
         self._thresholds = np.array([manifest.decision.thresholds.get(name, np.nan) for name in manifest.class_names])
         try:
             with native_messages_hidden():
-                self._interpreter: Any = Interpreter(str(folder / MODEL), num_threads=available_cores())
+                self._interpreter: Any = Interpreter(str(folder / MODEL), num_threads=threads or available_cores())
         except ValueError as error:
             raise InputError(
                 f"{folder / MODEL}: not a LiteRT model: {error}", "copy the bundle again, or train again"
@@ -149,16 +151,22 @@ class Classifier:
 
     @classmethod
     def load(
-        cls, path: Path | str, *, min_confidence: float = 0.0, coverage: float | None = None, tta: bool = False
+        cls,
+        path: Path | str,
+        *,
+        min_confidence: float = 0.0,
+        coverage: float | None = None,
+        tta: bool = False,
+        threads: int | None = None,
     ) -> "Classifier":
-        """The classifier in a bundle's or a run's folder.
+        """The classifier in a bundle's or a run's folder, computing on `threads` cores, all of them by default.
 
         Raises InputError where there is none, it is damaged, or it does not know a set for `coverage`.
         """
         folder = find_bundle(Path(path))
         manifest = Manifest.read(folder)
         check_files(folder, manifest)
-        return cls(folder, manifest, min_confidence=min_confidence, coverage=coverage, tta=tta)
+        return cls(folder, manifest, min_confidence=min_confidence, coverage=coverage, tta=tta, threads=threads)
 
     def verify(self) -> None:
         """Check every file's hash, and that the model answers its self-test as it did where it was made.
@@ -209,7 +217,8 @@ class Classifier:
             batch = pixels[start : start + BATCH_SIZE]
             if len(batch) != self._batch:
                 self._interpreter.resize_tensor_input(self._input, batch.shape)
-                with native_messages_hidden():
+                # LiteRT greets at the first allocation only; later ones may come while other threads print
+                with nullcontext() if self._batch else native_messages_hidden():
                     self._interpreter.allocate_tensors()
                 self._batch = len(batch)
             self._interpreter.set_tensor(self._input, np.ascontiguousarray(batch))

@@ -116,12 +116,13 @@ class Decoded:
     form: Form
 
 
-def load_pixels(source: Path | bytes | BinaryIO, spec: PixelSpec) -> "NDArray[np.uint8]":
+def load_pixels(source: Path | bytes | BinaryIO, spec: PixelSpec, max_pixels: int = MAX_PIXELS) -> "NDArray[np.uint8]":
     """Pixels uint8 [height, width, channels], 0 to 255, of an image file or its bytes.
 
-    Raises BadImageError, with the reason and without the file's name, for everything that is no intact picture.
+    Raises BadImageError, with the reason and without the file's name, for everything that is no intact picture, and
+    for a picture of more than `max_pixels`, of which nothing is decoded.
     """
-    with _opened(source, spec) as (image, _):
+    with _opened(source, spec, max_pixels) as (image, _):
         return _pixels(_upright(image), spec)
 
 
@@ -178,7 +179,9 @@ def open_file(path: Path) -> BinaryIO:
 
 
 @contextmanager
-def _opened(source: Path | bytes | BinaryIO, spec: PixelSpec | None) -> Iterator[tuple["Image.Image", Form]]:
+def _opened(
+    source: Path | bytes | BinaryIO, spec: PixelSpec | None, max_pixels: int = MAX_PIXELS
+) -> Iterator[tuple["Image.Image", Form]]:
     """The image behind `source`, header checked, not yet decoded; all failures in the block become BadImageErrors."""
     from PIL import Image
 
@@ -197,6 +200,8 @@ def _opened(source: Path | bytes | BinaryIO, spec: PixelSpec | None) -> Iterator
             pixels = image.width * image.height
             if pixels > MAX_PIXELS:  # again, because a program may have switched Pillow's guard off
                 raise Image.DecompressionBombError
+            if pixels > max_pixels:
+                raise BadImageError(f"{image.width}×{image.height}: more than {max_pixels / 1e6:g} million pixels")
             if not pixels:
                 raise BadImageError("the picture has no pixels")
             form = Form(image.format or "", image.mode, image.height, image.width)

@@ -22,6 +22,7 @@ from imgrec_cli.cli import (
     report,
     reproduce,
     runs,
+    serve,
     train,
 )
 from imgrec_cli.errors import ImgrecError, InputError, Interrupted
@@ -33,8 +34,8 @@ class InOrder(TyperGroup):
     """Lists commands as they are used; Typer would put groups after all single commands."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        order = ["train", "bench", "config", "evaluate", "report", "explain", "data", "predict", "reproduce", "runs"]
-        order = [*order, "info"]
+        order = ["train", "bench", "config", "evaluate", "report", "explain", "data", "predict", "serve", "reproduce"]
+        order = [*order, "runs", "info"]
         return sorted(super().list_commands(ctx), key=order.index)
 
 
@@ -54,6 +55,7 @@ app.command(rich_help_panel="Judge")(report.report)
 app.command(rich_help_panel="Judge")(explain.explain)
 app.add_typer(data.app, rich_help_panel="Data")
 app.command(rich_help_panel="Ship")(predict.predict)
+app.command(rich_help_panel="Ship")(serve.serve)
 app.command(rich_help_panel="Look after")(reproduce.reproduce)
 app.add_typer(runs.app, rich_help_panel="Look after")
 app.command(rich_help_panel="Look after")(info.info)

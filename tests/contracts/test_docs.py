@@ -82,7 +82,7 @@ def test_constraints_pin_what_pyproject_allows() -> None:
         )
     }
     extras = project["optional-dependencies"]
-    for text in project["dependencies"] + extras["train"] + extras["dev"]:
+    for text in project["dependencies"] + extras["train"] + extras["serve"] + extras["dev"]:
         wanted = Requirement(text)
         if wanted.name != "imgrec":
             assert pins[canonicalize_name(wanted.name)] in wanted.specifier, text

@@ -41,7 +41,7 @@ def test_the_classifier_loads_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["train"], ["evaluate"], ["predict"], ["report"], ["explain"], ["config"], ["runs"]]
+    "command", [[], ["train"], ["evaluate"], ["predict"], ["serve"], ["report"], ["explain"], ["config"], ["runs"]]
 )
 def test_help_loads_nothing_heavy(command: list[str]) -> None:
     assert not loaded_by(COMMAND, *command, "--help") & (HEAVY | {"ai_edge_litert"})

@@ -44,7 +44,7 @@ def test_parameters_of_the_public_functions() -> None:
     assert parameters(imgrec_cli.load_config) == ["path", "overrides"]
     assert parameters(imgrec_cli.train) == ["config", "overrides", "resume=", "runs=", "tensorboard=", "on_event="]
     assert parameters(imgrec_cli.evaluate) == ["model", "split=", "data=", "tta=", "on_event="]
-    assert parameters(imgrec_cli.Classifier.load) == ["path", "min_confidence=", "coverage=", "tta="]
+    assert parameters(imgrec_cli.Classifier.load) == ["path", "min_confidence=", "coverage=", "tta=", "threads="]
     assert parameters(imgrec_cli.Classifier.predict) == ["self", "image"]
     assert parameters(imgrec_cli.Classifier.predict_many) == ["self", "images"]
 

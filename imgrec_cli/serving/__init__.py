@@ -1,0 +1,1 @@
+"""A bundle as a web service: `imgrec serve` (needs the extra `serve`)."""
