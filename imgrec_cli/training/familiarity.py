@@ -19,6 +19,8 @@ Floats = NDArray[np.float32]
 
 AXES = 64
 SHRINKAGE = 0.1  # share of the mean variance that is added to every direction's
+# of features and measures, relative: what varies less is rounding, which must not be blown up to a difference
+LEAST_DEVIATION = 0.01
 WIDEST_FEATURES = 2048  # beyond it the axes take too long to find, and too much room in the bundle
 BATCH_SIZE = 32
 # images whose features are looked at: about half a minute of a small CPU at most
@@ -79,7 +81,8 @@ class Unfamiliarity(keras.layers.Layer):
         within = unit - means[labels]
         variances, vectors = np.linalg.eigh(within.T @ within / len(within))  # in rising order
         # no direction counts without bound: there may be fewer images than directions, and units that never fire
-        variances = np.maximum(variances, 0) + SHRINKAGE * max(float(variances.mean()), 1e-9)
+        least = LEAST_DEVIATION**2 / width  # the mean square of a unit vector's values is 1 / width
+        variances = np.maximum(variances, 0) + SHRINKAGE * max(float(variances.mean()), least)
         count = self.axes.shape[1]
         rest = float(variances[: width - count].mean())
         self.means.assign(means)
@@ -96,7 +99,8 @@ class Unfamiliarity(keras.layers.Layer):
         energies = -np.logaddexp.reduce(shifted, axis=1)
         numbers = [1 / rest]
         for values in (distances, energies):
-            numbers += [float(values.mean()), 1 / max(float(values.std()), 1e-6)]
+            mean, deviation = float(values.mean()), float(values.std())
+            numbers += [mean, 1 / max(deviation, LEAST_DEVIATION * max(1, abs(mean)))]
         self.numbers.assign(numbers)
 
 

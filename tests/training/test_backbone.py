@@ -190,7 +190,7 @@ def test_a_frozen_backbone_is_shipped_as_it_was_with_a_trained_last_layer(tiny_c
     run = train(tiny_config, settings(pretrained, "train.epochs=3"), runs=tmp_path)
     assert run.record["status"] == "finished"
     # only the last layer was trained: its kernel and bias are all that the checkpoint holds
-    arrays, _ = checkpoint.read(run.best_checkpoint)
+    arrays = checkpoint.read(run.best_checkpoint)[0]["weights"]
     assert [array.shape for array in arrays] == [(1280, 3), (3,)]
     # the bundle equals the file's backbone followed by that layer
     from imgrec_cli.training.backbone import backbone
@@ -210,6 +210,6 @@ def test_with_augmentation_the_frozen_backbone_sees_every_changed_image(tiny_con
     from imgrec_cli.training import checkpoint
 
     run = train(tiny_config, settings(pretrained, "augment=[{type: flip}]", "train.epochs=1"), runs=tmp_path)
-    arrays, _ = checkpoint.read(run.best_checkpoint)
+    arrays = checkpoint.read(run.best_checkpoint)[0]["weights"]
     assert len(arrays) > 200
     assert load_config(run.resolved_config_file).model.weights == str(pretrained)
