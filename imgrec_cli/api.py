@@ -180,6 +180,8 @@ def _resumed(
         if record["status"] == "finished" and epochs == stored.train.epochs:
             on_event(Note(f"{run.folder} is finished: nothing is left to do"))
             _drop_what_only_training_needs(run, config)
+            if not run.report_file.exists():  # it was killed between the two
+                write_report(run)
             return run
         if record["status"] == "finished" and not run.last_checkpoint.exists():
             raise InputError(

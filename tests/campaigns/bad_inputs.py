@@ -1,10 +1,11 @@
-"""Every file of a folder of odd, broken and hostile images through predict, packing and a training run, as a table.
+"""Every file of a folder of odd, broken and hostile images through data check, predict and a training run, as a table.
 
 python tests/campaigns/bad_inputs.py FOLDER        its subfolders are the kinds
 
 Each file alone through `imgrec predict` in a process of its own, for time and memory; then all of them together as one
-class of a training set, the sample's pictures as the others: what was left out has to be what predict could not read,
-and nothing may be invented or relabelled. The figures are the largest of a kind.
+class of a training set, the sample's pictures as the others: what `imgrec data check` names and what training leaves
+out has to be what predict could not read, and nothing may be invented or relabelled. The figures are the largest of a
+kind.
 """
 
 import argparse
@@ -74,10 +75,15 @@ def main() -> int:
     if (run / "skipped.csv").exists():
         with (run / "skipped.csv").open(newline="") as stream:
             skipped = {row["path"]: row["reason"] for row in csv.DictReader(stream)}
+    code, out, err, check_seconds, check_megabytes = imgrec(work, "data", "check", "images", "--format", "json")
+    findings = json.loads(out.splitlines()[-1])["result"]["findings"]
+    named = {path for finding in findings for path in finding["reasons"]}
+    if named != skipped.keys():
+        failures.append(f"data check names {sorted(named ^ skipped.keys())} otherwise than training")
     not_listed = [path for path in origin if path not in used and path not in skipped]
     failures += [f"{path}: labelled {label}" for path, label in used.items() if label != "odd"]
     failures += [f"{path}: neither used nor named" for path in not_listed if path.lower().endswith(IMAGE_NAMES)]
-    rows = {kind.name: [0, 0, 0, 0, 0, 0.0, 0.0] for kind in kinds}
+    rows = {kind.name: [0, 0, 0, 0, 0, 0, 0.0, 0.0] for kind in kinds}
     for path, (kind, file) in origin.items():
         code, out, err, seconds_each, megabytes_each = imgrec(
             work, "predict", "-m", str(run), str(file), "--format", "json"
@@ -89,7 +95,8 @@ def main() -> int:
         row[2] += code == 3
         row[3] += path in used
         row[4] += path in skipped
-        row[5], row[6] = max(row[5], seconds_each), max(row[6], megabytes_each)
+        row[5] += path in named
+        row[6], row[7] = max(row[6], seconds_each), max(row[7], megabytes_each)
         lines = [line for line in err.splitlines() if line]
         if code not in (0, 3) or "Traceback" in err or (code == 3 and len(lines) != 1):
             failures.append(f"{file}: predict ended with {code}: {err[-300:]}")
@@ -99,16 +106,17 @@ def main() -> int:
             failures.append(f"{file}: {seconds_each:.1f} s, {megabytes_each:.0f} MB")
     print(
         "| kind | files | predict answers | predict names as unreadable | train uses | train names as left out | "
-        "most CPU seconds of a predict | most memory of a predict |"
+        "data check names | most CPU seconds of a predict | most memory of a predict |"
     )
-    print("| --- " * 8 + "|")
-    for kind, (files, answers, unreadable, uses, left_out, most_seconds, most_megabytes) in rows.items():
+    print("| --- " * 9 + "|")
+    for kind, (files, answers, unreadable, uses, left_out, checked, most_seconds, most_megabytes) in rows.items():
         print(
-            f"| {kind} | {files} | {answers} | {unreadable} | {uses} | {left_out} | {most_seconds:.1f} s | "
+            f"| {kind} | {files} | {answers} | {unreadable} | {uses} | {left_out} | {checked} | {most_seconds:.1f} s | "
             f"{most_megabytes:.0f} MB |"
         )
     print(
-        f"\ntrain: {seconds:.0f} s, {megabytes:.0f} MB; not images by their names, so not looked at: {len(not_listed)}"
+        f"\ntrain: {seconds:.0f} CPU s, {megabytes:.0f} MB; data check: {check_seconds:.1f} CPU s, "
+        f"{check_megabytes:.0f} MB; not images by their names, so not looked at: {len(not_listed)}"
     )
     for failure in failures:
         print(failure)

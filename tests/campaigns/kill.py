@@ -138,9 +138,10 @@ def start(folder: Path, environment: dict[str, str], out: int, arguments: tuple[
     has not begun to work, else from nothing."""
     if "tensorflow" not in sys.modules or "pytest" in sys.modules:
         words = [sys.executable, "-c", child, *arguments]
-        return subprocess.Popen(
-            words, cwd=folder, env={**os.environ, **environment}, stdout=out, stderr=subprocess.STDOUT
-        ).pid
+        everything = {**os.environ, **environment}
+        new = subprocess.Popen(words, cwd=folder, env=everything, stdout=out, stderr=subprocess.STDOUT)
+        new.returncode = 0  # it is waited for by its number, not by this object
+        return new.pid
     process = os.fork()
     if process:
         return process
