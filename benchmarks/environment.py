@@ -33,7 +33,7 @@ def requirements() -> list[str]:
 
 def serving_requirements() -> list[str]:
     """What LitServe needs to serve the same model, decoded and run by the same packages."""
-    return ["litserve==0.2.19", *map(_same_version, ("ai-edge-litert", "numpy", "pillow"))]
+    return ["litserve==0.2.19", *map(_same_version, ("ai-edge-litert", "numpy", "pillow", "python-multipart"))]
 
 
 def default_folder(name: str = "benchmark-peers") -> Path:

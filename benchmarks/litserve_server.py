@@ -9,7 +9,7 @@ import sys
 
 import litserve
 import numpy as np
-from fastapi import UploadFile
+from fastapi import Request
 
 from imgrec_cli.classifier import Classifier
 from imgrec_cli.imaging import load_pixels
@@ -22,7 +22,7 @@ class Images(litserve.LitAPI):
     def setup(self, device: str) -> None:
         self.classifier = Classifier.load(sys.argv[1], threads=1)
 
-    def decode_request(self, request: UploadFile) -> np.ndarray:
+    def decode_request(self, request: Request) -> np.ndarray:
         return load_pixels(request["file"].file.read(), self.classifier.manifest.pixels)
 
     def batch(self, inputs: list[np.ndarray]) -> np.ndarray:

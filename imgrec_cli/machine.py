@@ -7,11 +7,14 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _M_MMAP_THRESHOLD = -3  # malloc.h of glibc
+# two threads at once would save each other's silence as the terminal, and all later errors would be lost
+_hushing = threading.RLock()
 
 
 def available_cores(quota_file: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
@@ -48,20 +51,21 @@ def native_messages_hidden() -> Iterator[None]:
     if os.environ.get("IMGREC_DEBUG"):
         yield
         return
-    sys.stderr.flush()
-    try:
-        terminal = os.dup(2)
-    except OSError:  # no standard error at all, as in a service
-        yield
-        return
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(terminal, 2)
-        os.close(terminal)
-        os.close(nowhere)
+    with _hushing:
+        sys.stderr.flush()
+        try:
+            terminal = os.dup(2)
+        except OSError:  # no standard error at all, as in a service
+            yield
+            return
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(nowhere, 2)
+            yield
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)
+            os.close(nowhere)
 
 
 def return_large_memory() -> None:
