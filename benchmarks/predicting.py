@@ -3,9 +3,9 @@
     imgrec export RUN --to litert --to litert-int8 --to keras
     python benchmarks/predicting.py RUN --photos DIR [--images 5000] [--times 20]
 
-RUN is a finished run, such as one with a MobileNetV2 backbone. The photographs are linked, again and again, until there
-are as many images as asked for. imgrec is timed as a whole process; of Keras's folder only `predict` is, without imports
-and loading. Compare ratios: a shared machine is noisy.
+RUN is a finished run, such as one with a MobileNetV2 backbone. The photographs are linked, again and again, until
+there are as many images as asked for. imgrec is timed as a whole process; of Keras's folder only `predict` is, without
+imports and loading. Compare ratios: a shared machine is noisy.
 """
 
 import argparse
@@ -107,7 +107,7 @@ def main() -> None:
                 speed, peak_few, peak_many = (float(value) for value in told)
                 print(
                     f"{'imgrec predict, ' + name:<28} {speed:7.1f} images/s, {speed / theirs_speed:.2f} × Keras; "
-                    f"peak memory {peak_few:.0f} MB for {asked.images // 10} images, {peak_many:.0f} MB for {asked.images}"
+                    f"peak memory {peak_few:.0f} MB for {asked.images // 10}, {peak_many:.0f} MB for all"
                 )
 
 

@@ -239,7 +239,7 @@ def read_file(bundle: Path, name: str, most: int) -> bytes:
     if bundle.is_dir():
         path = bundle / name
         if path.stat().st_size > most:
-            raise ValueError(f"{name} is larger than {most} bytes")
+            raise ValueError(f"{name} is larger than {most:,} bytes")
         return path.read_bytes()
     import zipfile  # here: a predict from a folder does without
     import zlib
@@ -247,7 +247,7 @@ def read_file(bundle: Path, name: str, most: int) -> bytes:
     try:
         with zipfile.ZipFile(bundle) as archive:
             if archive.getinfo(name).file_size > most:
-                raise ValueError(f"{name} is larger than {most} bytes")
+                raise ValueError(f"{name} is larger than {most:,} bytes")
             return archive.read(name)
     except KeyError as error:
         raise FileNotFoundError(name) from error

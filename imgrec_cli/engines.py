@@ -44,11 +44,11 @@ class LiteRT:
             self._fixed = int(self._takes["shape_signature"][0]) > 0
             # by rank: exporters do not keep the order of outputs
             outputs = {len(output["shape"]): output for output in self._interpreter.get_output_details()}
-            takes, gives = tuple(self._takes["shape"][1:]), tuple(outputs[2]["shape"][1:]) if 2 in outputs else ()
-            if takes != shape or gives != (classes,) or self._takes["dtype"] not in (np.uint8, np.int8):
+            takes = f"{self._takes['dtype'].__name__} {self._takes['shape'][1:].tolist()}"
+            gives = outputs[2]["shape"][1:].tolist() if 2 in outputs else []
+            if takes not in (f"uint8 {list(shape)}", f"int8 {list(shape)}") or gives != [classes]:
                 raise ValueError(
-                    f"takes {self._takes['dtype'].__name__} {list(takes)} and gives {list(gives)}; the manifest says "
-                    f"{list(shape)} and {classes} classes"
+                    f"takes {takes} and gives {gives}; the manifest says uint8 {list(shape)} and {classes} classes"
                 )
             self._scores, self._unfamiliarity = outputs[2], outputs.get(1)
             self._batch = 0
@@ -118,7 +118,7 @@ class OnnxRuntime:
         gives = list(outputs[2].shape[1:]) if 2 in outputs else []
         if list(takes.shape[1:]) != list(shape) or takes.type != "tensor(uint8)" or gives != [classes]:
             raise ValueError(
-                f"takes {takes.type} {takes.shape[1:]} and gives {gives}; the manifest says {list(shape)} and "
+                f"takes {takes.type} {takes.shape[1:]} and gives {gives}; the manifest says uint8 {list(shape)} and "
                 f"{classes} classes"
             )
         self._input, self._names = takes.name, [outputs[rank].name for rank in (2, 1) if rank in outputs]
