@@ -29,7 +29,8 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as folder:
             # without augmentation a few epochs teach something
             words = ("--set", f"train.epochs={asked.epochs}", "--set", "augment=[]", "--quiet")
-            subprocess.run([*IMGREC, "train", CONFIGS / f"{name}.yaml", *words], cwd=folder, check=True)
+            train = [*IMGREC, "train", CONFIGS / f"{name}.yaml", *words]
+            subprocess.run(train, cwd=folder, check=True, stdout=subprocess.DEVNULL)
             (run,) = (Path(folder) / "runs").iterdir()
             formats = [word for target in asked.to for word in ("--to", target)]
             done = subprocess.run(
