@@ -28,7 +28,8 @@ SAMPLE_IMAGES = 1000  # of training, on which the outputs are looked at
 SOFTENING = 3.0
 TEACHER_SHARE = 0.7
 LEARNING_RATE, TUNING_RATE = 1e-3, 2e-4
-TUNING_EPOCHS = 3
+TUNING_EPOCHS, MOST_TUNING_EPOCHS = 3, 20
+TUNING_STEPS = 300  # at least, where the data set is small
 
 
 def parameters(config: Config, classes: int) -> int:
@@ -166,7 +167,8 @@ def distilled(teacher: Trained, student: Config, on_event: Listener, start: Trai
     rows, labels = dataset.rows("train"), dataset.labels("train")
     # the label of an image is its place: the loss looks up what it needs
     source = Source(inputs, rows, np.arange(len(rows)), min(student.train.images_per_step, len(rows)), student.seed)
-    epochs = student.train.epochs if start is None else min(TUNING_EPOCHS, student.train.epochs)
+    tuning = min(MOST_TUNING_EPOCHS, max(TUNING_EPOCHS, -(-TUNING_STEPS // source.steps)))
+    epochs = student.train.epochs if start is None else tuning
     block = min(steps_per_execution(student, classes), source.steps)
     rate = keras.optimizers.schedules.CosineDecay(
         LEARNING_RATE if start is None else TUNING_RATE, max(1, epochs * source.steps)
