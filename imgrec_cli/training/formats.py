@@ -240,7 +240,6 @@ def metadata(manifest: Manifest) -> dict[str, Any]:
         takes, gives = "uint8 [N, height, width, channels]: pixels 0 to 255", "float32 [N, classes]: probabilities"
     return {
         "imgrec": manifest.format,
-        "name": manifest.name,
         "class_names": manifest.class_names,
         "pixels": asdict(pixels),
         "input": takes,
