@@ -1,17 +1,20 @@
 """The manifest of a shipped model: read, written and verified with the standard library alone.
 
-A bundle is a folder: `manifest.json`, the exported model, `selftest.npz`. It holds no code and no pixel of the user's.
+A bundle is a folder, or the same files in one zip: `manifest.json`, the exported model, `selftest.npz`. It holds no
+code and no pixel of the user's.
 """
 
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from imgrec_cli.errors import InputError
 from imgrec_cli.imaging import PixelSpec
-from imgrec_cli.rundir import Run, write_json
+from imgrec_cli.rundir import Run, replacing, write_json
+
+Content = bytes  # FileRecord has a field of that name
 
 Item = TypeVar("Item")
 
@@ -21,8 +24,35 @@ MODEL = "model.tflite"
 SELFTEST = "selftest.npz"
 # a probability may differ from the reference by less than this
 LARGEST_GAP = 1e-3
+# and that of a model in reduced precision by less than this from what it answered where it was made: other processors
+# round differently
+LARGEST_ROUNDING_GAP = 0.05
 MAX_MANIFEST_BYTES = 10_000_000  # 100,000 classes with long names fit
 MAX_SIDE = 4096  # of an image, as in the config
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a model can be exported to: its file in the bundle, the runtime that answers from it, whether it answers as
+    the trained model does up to rounding or in reduced precision, and the step of its probabilities where they are
+    8-bit numbers."""
+
+    model: str
+    runtime: Literal["litert", "onnx", "tensorflow", "keras"]
+    exact: bool
+    step: float | None = None
+
+
+TARGETS = {
+    "litert": Target(MODEL, "litert", exact=True),
+    "litert-float16": Target(MODEL, "litert", exact=False),
+    "litert-dynamic": Target(MODEL, "litert", exact=False),
+    "litert-int8": Target(MODEL, "litert", exact=False, step=1 / 256),
+    "onnx": Target("model.onnx", "onnx", exact=True),
+    "saved_model": Target("saved_model", "tensorflow", exact=True),
+    "keras": Target("model.keras", "keras", exact=True),
+    "tflite-micro": Target(MODEL, "litert", exact=False, step=1 / 256),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +67,10 @@ class FileRecord:
         with path.open("rb") as stream:
             return cls(path.stat().st_size, hashlib.file_digest(stream, "sha256").hexdigest())
 
+    @classmethod
+    def of_content(cls, content: Content) -> "FileRecord":
+        return cls(len(content), hashlib.sha256(content).hexdigest())
+
 
 @dataclass(frozen=True, slots=True)
 class Parity:
@@ -44,13 +78,17 @@ class Parity:
 
     Measured on the `images` of the validation split. `largest_gap` is the largest difference of any output,
     `disagreements` the number of labels that differ, and `precision_changes` the number that differ between training's
-    own precision and float32.
+    own precision and float32. `accuracy` is that of the exported model, `reference_accuracy` that of the weights in
+    Keras, `milliseconds` the time of one image on the machine that exported.
     """
 
     images: int
     largest_gap: float
     disagreements: int
     precision_changes: int
+    accuracy: float | None = None
+    reference_accuracy: float | None = None
+    milliseconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +115,8 @@ class Manifest:
     of the validation images below it. `titles` are what classes are called before people, `other` the classes answered
     as "none of these". `merged` are the names of folders that became a class of another name in training, `left_out`
     those that were not used: folders to judge on are read alike. `mirrored` says whether training mirrored images left
-    to right.
+    to right. `target` is the key of `TARGETS` that the model was exported to; the input of `tflite-micro` is int8
+    [1, height, width, channels], pixels minus 128, its output int8 [1, classes].
     """
 
     name: str
@@ -95,6 +134,7 @@ class Manifest:
     decision: Decision = field(default_factory=Decision)
     unfamiliar_above: float | None = None
     mirrored: bool = False
+    target: str = "litert"
     format: int = FORMAT_VERSION
 
     def _check_types(self) -> None:
@@ -108,8 +148,10 @@ class Manifest:
             raise ValueError(f"pixels.size is not within 1 to {MAX_SIDE}")
         if not all(isinstance(r.bytes, int) and isinstance(r.sha256, str) for r in self.files.values()):
             raise ValueError("files holds sizes or hashes that are none")
-        if not {MODEL, SELFTEST} <= self.files.keys():
-            raise ValueError(f"files lacks {MODEL} or {SELFTEST}")
+        if self.target not in TARGETS:
+            raise ValueError(f"target is {self.target!r}, unknown to this imgrec")
+        if SELFTEST not in self.files or not self.model_bytes:
+            raise ValueError(f"files lacks {self.model} or {SELFTEST}")
 
     def title(self, name: str) -> str:
         """A class as people read it."""
@@ -127,18 +169,26 @@ class Manifest:
                 classes.setdefault(target.get(name, name), []).extend(inside)
         return classes, passed_over
 
+    @property
+    def model_bytes(self) -> int:
+        """Size of the model, without what lies beside it."""
+        return sum(r.bytes for name, r in self.files.items() if name.split("/")[0] == self.model)
+
+    @property
+    def model(self) -> str:
+        """Name of the model's file, or folder, in the bundle."""
+        return TARGETS[self.target].model
+
     def write(self, folder: Path) -> None:
         """Write `manifest.json` into the bundle's folder, atomically."""
         write_json(folder / MANIFEST, asdict(self))
 
     @classmethod
-    def read(cls, folder: Path) -> "Manifest":
-        """The manifest in `folder`. Raises InputError where it is missing, of another format, or damaged."""
-        path = folder / MANIFEST
+    def read(cls, bundle: Path) -> "Manifest":
+        """The manifest of a bundle. Raises InputError where it is missing, of another format, or damaged."""
+        path = bundle / MANIFEST
         try:
-            if path.stat().st_size > MAX_MANIFEST_BYTES:
-                raise ValueError(f"larger than {MAX_MANIFEST_BYTES:,} bytes")
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = json.loads(read_file(bundle, MANIFEST, MAX_MANIFEST_BYTES))
             if values["format"] != FORMAT_VERSION:
                 raise InputError(
                     f"{path}: bundle format {values['format']}, this imgrec reads format {FORMAT_VERSION}",
@@ -152,14 +202,17 @@ class Manifest:
             manifest._check_types()
             return manifest
         except FileNotFoundError as error:
-            raise InputError(f"{folder}: not a bundle, it has no {MANIFEST}") from error
+            raise InputError(f"{bundle}: not a bundle, it has no {MANIFEST}") from error
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise InputError(f"{path}: damaged: {error!r}", _COPY_AGAIN) from error
 
 
 def find_bundle(path: Path) -> Path:
-    """The bundle that `path` names: a bundle's folder or a run's. Raises InputError where there is none."""
-    if (path / MANIFEST).is_file():
+    """The bundle that `path` names: a bundle's folder or zip, or a run's folder.
+
+    Raises InputError where there is none.
+    """
+    if (path / MANIFEST).is_file() or (path.suffix == ".zip" and path.is_file()):
         return path
     if (path / "run.json").is_file():
         run = Run.open(path)
@@ -173,25 +226,78 @@ def find_bundle(path: Path) -> Path:
             f"{path}: such a file can carry code and is never loaded to predict",
             "name a bundle: imgrec train writes one, runs/RUN/bundle",
         )
-    raise InputError(f"{path}: neither a run nor a bundle", "name a folder with a run.json or a manifest.json")
+    raise InputError(
+        f"{path}: neither a run nor a bundle", "name a folder with a run.json or a manifest.json, or a .zip"
+    )
 
 
-def check_files(folder: Path, manifest: Manifest) -> None:
+def read_file(bundle: Path, name: str, most: int) -> bytes:
+    """The content of a file of a bundle, of `most` bytes at most: more is damage, and is not read.
+
+    Raises FileNotFoundError, and ValueError for what is too large or no zip.
+    """
+    if bundle.is_dir():
+        path = bundle / name
+        if path.stat().st_size > most:
+            raise ValueError(f"{name} is larger than {most:,} bytes")
+        return path.read_bytes()
+    import zipfile  # here: a predict from a folder does without
+    import zlib
+
+    try:
+        with zipfile.ZipFile(bundle) as archive:
+            if archive.getinfo(name).file_size > most:
+                raise ValueError(f"{name} is larger than {most:,} bytes")
+            return archive.read(name)
+    except KeyError as error:
+        raise FileNotFoundError(name) from error
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError) as error:
+        raise ValueError(f"not a zip that can be read: {error}") from error
+
+
+def check_files(bundle: Path, manifest: Manifest) -> None:
     """Raise InputError where a file of the bundle is missing or not the one that was shipped, by its hash.
 
     `Classifier.verify` also lets the model answer its self-test.
     """
     for name, record in manifest.files.items():
-        path = folder / name
+        path, parts = bundle / name, PurePosixPath(name).parts
         # a name of Windows's kind leads out of the folder there, and is no name of ours anywhere
-        if PurePosixPath(name).name != name or PureWindowsPath(name).name != name or name in ("", ".", ".."):
-            raise InputError(f"{folder / MANIFEST}: names a file outside the bundle: {name}")
-        if not path.is_file():
-            raise InputError(f"{path}: missing from the bundle", _COPY_AGAIN)
-        if path.stat().st_size != record.bytes:
-            raise InputError(f"{path}: damaged: {path.stat().st_size} bytes instead of {record.bytes}", _COPY_AGAIN)
-        if FileRecord.of(path) != record:
+        if not parts or ".." in parts or any(PureWindowsPath(part).name != part for part in parts):
+            raise InputError(f"{bundle / MANIFEST}: names a file outside the bundle: {name}")
+        try:
+            if bundle.is_dir():
+                size = path.stat().st_size
+                found = FileRecord.of(path) if size == record.bytes else FileRecord(size, "")
+            else:
+                found = FileRecord.of_content(read_file(bundle, name, record.bytes))
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise InputError(f"{path}: missing from the bundle", _COPY_AGAIN) from error
+        except ValueError as error:
+            raise InputError(f"{path}: damaged: {error}", _COPY_AGAIN) from error
+        if found.bytes != record.bytes:
+            raise InputError(f"{path}: damaged: {found.bytes} bytes instead of {record.bytes}", _COPY_AGAIN)
+        if found != record:
             raise InputError(f"{path}: damaged: not the file that was shipped", _COPY_AGAIN)
+
+
+def records_below(folder: Path) -> dict[str, FileRecord]:
+    """Every file of an unfinished bundle but its manifest, by its name with `/`."""
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return {name: FileRecord.of(folder / name) for name in names if name != MANIFEST}
+
+
+def write_zip(folder: Path, file: Path) -> None:
+    """Put a bundle's folder into one zip, atomically; the same bundle gives the same bytes."""
+    import zipfile
+
+    with replacing(file) as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted(folder.rglob("*"), key=lambda path: (path.name != MANIFEST, path.as_posix())):
+            if path.is_file():
+                # a time of its own would make every zip another
+                info = zipfile.ZipInfo(path.relative_to(folder).as_posix())
+                info.compress_type, info.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
+                archive.writestr(info, path.read_bytes())
 
 
 _COPY_AGAIN = "copy the bundle again, or train again"

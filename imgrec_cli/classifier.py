@@ -1,29 +1,39 @@
-"""Bundle → predictions, through LiteRT: no TensorFlow, and fast to start."""
+"""Bundle → predictions, through a light runtime: no TensorFlow, and fast to start."""
 
+import io
 import math
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from imgrec_cli.bundle import LARGEST_GAP, MODEL, SELFTEST, Manifest, check_files, find_bundle
+from imgrec_cli.bundle import (
+    LARGEST_GAP,
+    LARGEST_ROUNDING_GAP,
+    SELFTEST,
+    TARGETS,
+    Manifest,
+    check_files,
+    find_bundle,
+    read_file,
+)
+from imgrec_cli.engines import Engines, Pixels, Scores, open_engine
 from imgrec_cli.errors import BadImageError, InputError
 from imgrec_cli.imaging import load_pixels
-from imgrec_cli.machine import available_cores, native_messages_hidden
-from imgrec_cli.metrics.calibration import conformal_limit, with_temperature
+from imgrec_cli.machine import available_cores
+from imgrec_cli.metrics.calibration import conformal_limit, with_temperature, without_zeros
 from imgrec_cli.metrics.decisions import decide
 
-BATCH_SIZE = 16
-
-Pixels = NDArray[np.uint8]
-Scores = NDArray[np.float32]
+BATCH_SIZE = 8  # one core's cache holds the maps of so many; larger ones were not faster
+# Every engine holds its weights by itself: so much for all engines together, however many cores there are.
+ENGINES_BYTES = 1_000_000_000
 
 
 class Scored(NamedTuple):
@@ -105,13 +115,12 @@ class Classifier:
 
     Answers below `min_confidence` are marked as abstained; with `coverage`, 0.5 to 0.99, every answer names the set of
     classes that holds the true one that often; with `tta` the probabilities are the mean over slightly changed copies
-    of the image. One classifier belongs to one thread at a time: the LiteRT interpreter inside keeps its buffers
-    between calls.
+    of the image. Threads may share a classifier: each call takes an engine for itself.
     """
 
     def __init__(
         self,
-        folder: Path,
+        bundle: Path,
         manifest: Manifest,
         *,
         min_confidence: float = 0.0,
@@ -119,35 +128,19 @@ class Classifier:
         tta: bool = False,
         threads: int | None = None,
     ) -> None:
-        from ai_edge_litert.interpreter import Interpreter
-
-        self.folder = folder
+        self.bundle = bundle
         self.manifest = manifest
         self.min_confidence = min_confidence
         self.tta = tta
-        self._likely_from = None if coverage is None else _likely_from(folder, manifest, coverage)
+        self._likely_from = None if coverage is None else _likely_from(bundle, manifest, coverage)
         self._thresholds = np.array([manifest.decision.thresholds.get(name, np.nan) for name in manifest.class_names])
-        try:
-            with native_messages_hidden():
-                self._interpreter: Any = Interpreter(str(folder / MODEL), num_threads=threads or available_cores())
-        except ValueError as error:
-            raise InputError(
-                f"{folder / MODEL}: not a LiteRT model: {error}", "copy the bundle again, or train again"
-            ) from error
-        takes = self._interpreter.get_input_details()[0]
-        # by rank: exporters do not keep the order of outputs
-        gives = {len(output["shape"]): output for output in self._interpreter.get_output_details()}
-        shape = gives[2]["shape"][1:].tolist() if 2 in gives else None
-        found = f"{takes['dtype'].__name__} {takes['shape'][1:].tolist()} and gives {shape}"
-        size, classes = [*manifest.pixels.size, manifest.pixels.channels], len(manifest.class_names)
-        if found != f"uint8 {size} and gives {[classes]}":
-            raise InputError(
-                f"{folder / MODEL}: takes {found}; the manifest says uint8 {size} and {classes} classes",
-                "copy the bundle again, or train again",
-            )
-        self._input, self._output = takes["index"], gives[2]["index"]
-        self._unfamiliarity = gives[1]["index"] if 1 in gives else None
-        self._batch = 0
+        cores = threads or available_cores()
+        # for one call: all cores on one image; for many images: an engine for every core, on images of its own
+        self._cores, most = cores, max(1, min(cores, ENGINES_BYTES // (2 * manifest.model_bytes + 1)))
+        self._wide = Engines(lambda: open_engine(bundle, manifest, cores), most)
+        self._narrow = Engines(lambda: open_engine(bundle, manifest, cores // most), most) if most > 1 else self._wide
+        with self._wide.one():  # a damaged model is said now
+            pass
 
     @classmethod
     def load(
@@ -159,25 +152,26 @@ class Classifier:
         tta: bool = False,
         threads: int | None = None,
     ) -> "Classifier":
-        """The classifier in a bundle's or a run's folder, computing on `threads` cores, all of them by default.
+        """The classifier in a bundle's folder or zip or a run's folder, computing on `threads` cores, all by default.
 
         Raises InputError where there is none, it is damaged, or it does not know a set for `coverage`.
         """
-        folder = find_bundle(Path(path))
-        manifest = Manifest.read(folder)
-        check_files(folder, manifest)
-        return cls(folder, manifest, min_confidence=min_confidence, coverage=coverage, tta=tta, threads=threads)
+        bundle = find_bundle(Path(path))
+        manifest = Manifest.read(bundle)
+        check_files(bundle, manifest)
+        return cls(bundle, manifest, min_confidence=min_confidence, coverage=coverage, tta=tta, threads=threads)
 
-    def verify(self) -> None:
+    def verify(self) -> float:
         """Check every file's hash, and that the model answers its self-test as it did where it was made.
 
-        Raises InputError where it does not, naming the file or the largest difference of a probability.
+        Returns the largest difference of a probability. Raises InputError where it is too large, or a file is damaged.
         """
-        check_files(self.folder, self.manifest)
+        check_files(self.bundle, self.manifest)
         pixels, expected = self._selftest()
         gap = float(np.abs(self.outputs(pixels)[0] - expected).max())
-        if not gap < LARGEST_GAP:
-            raise InputError(f"{self.folder}: answers its self-test with a difference of {gap:.2g} in a probability")
+        if not gap < (LARGEST_GAP if TARGETS[self.manifest.target].exact else LARGEST_ROUNDING_GAP):
+            raise InputError(f"{self.bundle}: answers its self-test with a difference of {gap:.2g} in a probability")
+        return gap
 
     def _selftest(self) -> tuple[Pixels, Scores]:
         """Images and scores of the self-test. Raises InputError where they are not what they should be, unread where
@@ -187,13 +181,14 @@ class Classifier:
 
         shape = (4, *self.manifest.pixels.size, self.manifest.pixels.channels)
         wanted = {"pixels.npy": math.prod(shape), "scores.npy": 4 * len(self.class_names) * 4}
-        path = self.folder / SELFTEST
+        path = self.bundle / SELFTEST
         try:
-            with zipfile.ZipFile(path) as parts:
+            content = io.BytesIO(read_file(self.bundle, SELFTEST, self.manifest.files[SELFTEST].bytes))
+            with zipfile.ZipFile(content) as parts:
                 sizes = {part.filename: part.file_size for part in parts.infolist()}
             if any(sizes[name] > size + 4096 for name, size in wanted.items()):  # a header before the values
                 raise ValueError(f"holds arrays of {sizes} bytes")
-            with np.load(path, allow_pickle=False) as stored:
+            with np.load(content, allow_pickle=False) as stored:
                 pixels, scores = stored["pixels"], stored["scores"]
             if pixels.shape != shape or pixels.dtype != np.uint8 or scores.shape != (4, len(self.class_names)):
                 raise ValueError(f"holds images {pixels.shape} and scores {scores.shape}")
@@ -211,30 +206,35 @@ class Classifier:
         Probabilities float32 [N, classes] before temperature, and float32 [N] how little an image looks like the
         training images; NaN where the model does not say.
         """
+        return self._outputs(pixels, self._wide)
+
+    def _outputs(self, pixels: Pixels, engines: Engines) -> tuple[Scores, Scores]:
         scores = np.empty((len(pixels), len(self.class_names)), np.float32)
         unfamiliarity = np.full(len(pixels), np.nan, np.float32)
-        for start in range(0, len(pixels), BATCH_SIZE):
-            batch = pixels[start : start + BATCH_SIZE]
-            if len(batch) != self._batch:
-                self._interpreter.resize_tensor_input(self._input, batch.shape)
-                # LiteRT greets at the first allocation only; later ones may come while other threads print
-                with nullcontext() if self._batch else native_messages_hidden():
-                    self._interpreter.allocate_tensors()
-                self._batch = len(batch)
-            self._interpreter.set_tensor(self._input, np.ascontiguousarray(batch))
-            self._interpreter.invoke()
-            scores[start : start + len(batch)] = self._interpreter.get_tensor(self._output)
-            if self._unfamiliarity is not None:
-                unfamiliarity[start : start + len(batch)] = self._interpreter.get_tensor(self._unfamiliarity)
+        with engines.one() as engine:
+            for start in range(0, len(pixels), BATCH_SIZE):
+                batch = slice(start, start + BATCH_SIZE)
+                scores[batch], second = engine.outputs(pixels[batch])
+                if second is not None:
+                    unfamiliarity[batch] = second
         return scores, unfamiliarity
 
     def calibrated(self, pixels: Pixels) -> tuple[Scores, Scores]:
         """Probabilities float32 [N, classes] at the bundle's temperature, and the unfamiliarity float32 [N]."""
+        return self._calibrated(pixels, self._wide)
+
+    def _calibrated(self, pixels: Pixels, engines: Engines) -> tuple[Scores, Scores]:
         temperature = self.manifest.decision.temperature
-        scores, unfamiliarity = self.outputs(pixels)
+        step = TARGETS[self.manifest.target].step
+
+        def outputs(pixels: Pixels) -> tuple[Scores, Scores]:
+            scores, unfamiliarity = self._outputs(pixels, engines)
+            return scores if step is None else without_zeros(scores, step), unfamiliarity
+
+        scores, unfamiliarity = outputs(pixels)
         if not self.tta:
             return with_temperature(scores, temperature), unfamiliarity
-        views = [scores, *(self.outputs(view)[0] for view in _views(pixels, self.manifest.mirrored))]
+        views = [scores, *(outputs(view)[0] for view in _views(pixels, self.manifest.mirrored))]
         mean: Scores = np.stack([with_temperature(view, temperature) for view in views]).mean(axis=0)
         return mean, unfamiliarity
 
@@ -249,34 +249,49 @@ class Classifier:
     def score_files(self, sources: Iterable[Path | bytes]) -> Iterator[Scored | BadImageError]:
         """For each image in turn what the model says of it, or the error it could not be read with.
 
-        Decoding runs ahead on other threads; memory is bounded whatever the number of images.
+        Every core decodes and computes a few images at a time; memory is bounded whatever the number of images.
         """
-        spec = self.manifest.pixels
 
-        def read(source: Path | bytes) -> Pixels | BadImageError:
+        def work(batch: list[Path | bytes]) -> list[Scored | BadImageError]:
+            found: list[Pixels | BadImageError] = []
+            for source in batch:
+                try:
+                    found.append(load_pixels(source, self.manifest.pixels))
+                except BadImageError as error:
+                    found.append(error)
+            readable = [pixels for pixels in found if isinstance(pixels, np.ndarray)]
+            scored = iter(self._scored(np.stack(readable), engines) if readable else ())
+            return [result if isinstance(result, BadImageError) else next(scored) for result in found]
+
+        remaining = iter(sources)
+        batch = list(islice(remaining, 2))
+        if len(batch) < 2:
+            engines = self._wide
+            yield from work(batch)
+            return
+        engines = self._narrow
+        remaining = chain(batch, remaining)
+        with ThreadPoolExecutor(self._cores) as pool:
+            ahead: deque[Future[list[Scored | BadImageError]]] = deque()
             try:
-                return load_pixels(source, spec)
-            except BadImageError as error:
-                return error
-
-        def answer(results: list[Pixels | BadImageError]) -> Iterator[Scored | BadImageError]:
-            readable = [pixels for pixels in results if isinstance(pixels, np.ndarray)]
-            scored = iter(self.scored(np.stack(readable)) if readable else ())
-            for result in results:
-                yield result if isinstance(result, BadImageError) else next(scored)
-
-        with ThreadPoolExecutor(available_cores()) as pool:
-            ahead: deque[Future[Pixels | BadImageError]] = deque()
-            for source in sources:
-                ahead.append(pool.submit(read, source))
-                if len(ahead) >= 3 * BATCH_SIZE:
-                    yield from answer([ahead.popleft().result() for _ in range(BATCH_SIZE)])
-            while ahead:
-                yield from answer([ahead.popleft().result() for _ in range(min(BATCH_SIZE, len(ahead)))])
+                for number in count():
+                    # from one image on: a handful are shared among the cores
+                    if not (batch := list(islice(remaining, min(BATCH_SIZE, 1 + number // self._cores)))):
+                        break
+                    ahead.append(pool.submit(work, batch))
+                    if len(ahead) >= 3 * self._cores:
+                        yield from ahead.popleft().result()
+                while ahead:
+                    yield from ahead.popleft().result()
+            finally:  # of a caller that wants no more
+                pool.shutdown(cancel_futures=True)
 
     def scored(self, pixels: Pixels) -> list[Scored]:
         """What the model says of each of the images uint8 [N, height, width, channels], 0 to 255."""
-        scores, unfamiliarity = self.calibrated(pixels)
+        return self._scored(pixels, self._wide)
+
+    def _scored(self, pixels: Pixels, engines: Engines) -> list[Scored]:
+        scores, unfamiliarity = self._calibrated(pixels, engines)
         return [Scored(row, float(value)) for row, value in zip(scores, unfamiliarity, strict=True)]
 
     def predict(self, image: Path | str | bytes) -> Prediction:
@@ -318,13 +333,13 @@ class Classifier:
         )
 
 
-def _likely_from(folder: Path, manifest: Manifest, coverage: float) -> float:
+def _likely_from(bundle: Path, manifest: Manifest, coverage: float) -> float:
     """The probability from which on a class is in the set that holds the true one as often as `coverage`."""
     limits = manifest.decision.conformal
     if not 0.5 <= coverage <= 0.99:
         raise InputError(f"a coverage of {coverage:g} cannot be asked for", "ask for 0.5 to 0.99")
     if not limits:
-        raise InputError(f"{folder}: this bundle knows no sets of classes", "train again with this imgrec")
+        raise InputError(f"{bundle}: this bundle knows no sets of classes", "train again with this imgrec")
     return conformal_limit(limits, coverage)
 
 

@@ -43,6 +43,10 @@ class ParityError(ImgrecError):
     exit_code = 4
 
 
+class ExportError(ParityError):
+    """The model cannot be written in the format; nothing was shipped."""
+
+
 class TrainingError(ImgrecError):
     """Training cannot go on, such as a loss that is no longer a finite number."""
 

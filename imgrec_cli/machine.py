@@ -42,13 +42,13 @@ def nvidia_cards() -> list[str]:
 
 
 @contextmanager
-def native_messages_hidden() -> Iterator[None]:
+def native_messages_hidden(*, only_if: bool = True) -> Iterator[None]:
     """Keep what C++ libraries write to standard error by themselves off the user's terminal.
 
     TensorFlow and LiteRT greet with lines that no setting of theirs switches off. Python's own errors are exceptions
     and pass. IMGREC_DEBUG shows the lines.
     """
-    if os.environ.get("IMGREC_DEBUG"):
+    if not only_if or os.environ.get("IMGREC_DEBUG"):
         yield
         return
     with _hushing:

@@ -184,6 +184,14 @@ class Run:
         return self.folder / "tensorboard"
 
     @property
+    def exports_folder(self) -> Path:
+        return self.folder / "exports"
+
+    @property
+    def compressed_folder(self) -> Path:
+        return self.folder / "compressed"
+
+    @property
     def report_file(self) -> Path:
         return self.folder / "report.html"
 

@@ -61,7 +61,7 @@ def test_a_cut_off_model_is_noticed(tmp_path):
         check_files(tmp_path, MANIFEST)
 
 
-@pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/b", "..\\x", "C:x", "..", "."])
+@pytest.mark.parametrize("name", ["../x", "/etc/passwd", "..\\x", "C:x", "..", "."])
 def test_a_manifest_cannot_name_files_elsewhere(tmp_path, name):
     outside = replace(MANIFEST, files={name: FileRecord(1, "a")})
     with pytest.raises(InputError, match="names a file outside the bundle: ") as caught:
@@ -132,7 +132,7 @@ def test_a_model_that_is_not_litert_is_said(tiny_run, tmp_path):
     manifest = Manifest.read(tmp_path / "b")
     files = {**manifest.files, "model.tflite": FileRecord.of(tmp_path / "b" / "model.tflite")}
     replace(manifest, files=files).write(tmp_path / "b")
-    with pytest.raises(InputError, match="not a LiteRT model"):
+    with pytest.raises(InputError, match="not a model that litert takes"):
         Classifier.load(tmp_path / "b")
 
 

@@ -12,10 +12,13 @@ from typer.core import TyperGroup
 from imgrec_cli import __version__
 from imgrec_cli.cli import (
     bench,
+    bundle,
+    compress,
     config,
     data,
     evaluate,
     explain,
+    export,
     info,
     output,
     predict,
@@ -34,8 +37,8 @@ class InOrder(TyperGroup):
     """Lists commands as they are used; Typer would put groups after all single commands."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        order = ["train", "bench", "config", "evaluate", "report", "explain", "data", "predict", "serve", "reproduce"]
-        order = [*order, "runs", "info"]
+        order = ["train", "bench", "config", "evaluate", "report", "explain", "data", "export", "compress"]
+        order = [*order, "bundle", "predict", "serve", "reproduce", "runs", "info"]
         return sorted(super().list_commands(ctx), key=order.index)
 
 
@@ -54,6 +57,9 @@ app.command(rich_help_panel="Judge")(evaluate.evaluate)
 app.command(rich_help_panel="Judge")(report.report)
 app.command(rich_help_panel="Judge")(explain.explain)
 app.add_typer(data.app, rich_help_panel="Data")
+app.command(rich_help_panel="Ship")(export.export)
+app.command(rich_help_panel="Ship")(compress.compress)
+app.add_typer(bundle.app, rich_help_panel="Ship")
 app.command(rich_help_panel="Ship")(predict.predict)
 app.command(rich_help_panel="Ship")(serve.serve)
 app.command(rich_help_panel="Look after")(reproduce.reproduce)

@@ -1,6 +1,5 @@
 """imgrec info"""
 
-import importlib.metadata
 import platform
 import sys
 from pathlib import Path
@@ -46,7 +45,9 @@ def info(format_: FormatOption = output.Format.human) -> None:
 
 
 def _version(package: str) -> str | None:
+    from importlib.metadata import PackageNotFoundError, version  # here: it takes as long as Pillow
+
     try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
+        return version(package)
+    except PackageNotFoundError:
         return None

@@ -16,7 +16,7 @@ from imgrec_cli.config.sections import (
     Standardize,
     Zoom,
 )
-from imgrec_cli.config.shapes import DoesNotFitError, Shape, after
+from imgrec_cli.config.shapes import BACKBONES, DoesNotFitError, Shape, after
 
 Found = Iterator[tuple[KeyPath, str]]
 
@@ -125,6 +125,9 @@ def backbone_has_what_it_needs(config: Config) -> Found:
     model, image = config.model, config.image
     if not isinstance(model, BackboneModel):
         return
+    widths = [width for name, width in BACKBONES if name == model.name]
+    if model.width not in widths:
+        yield ("model", "width"), f"{model.name} has the widths {', '.join(f'{w:g}' for w in widths)}"
     if image.standardize != "off":
         yield ("image", "standardize"), f"model.name: {model.name} scales pixels itself; leave it off"
     if image.color != "rgb":

@@ -441,6 +441,12 @@ class BackboneModel(Section):
 
     type: Literal["backbone"]
     name: BackboneName = Field(description="The network, by its name in keras.applications.")
+    width: float = Field(
+        default=1.0,
+        gt=0,
+        description="Share of the channels of every layer, alpha in keras.applications: for mobilenet_v2 one of 0.35, "
+        "0.5, 0.75, 1, 1.3, 1.4.",
+    )
     weights: Annotated[str, Field(min_length=1)] = Field(
         default="none", description="none: from scratch. Or a .h5 file of keras.applications without its top."
     )

@@ -54,8 +54,8 @@ def layer_table(config: Config, classes: int) -> list[LayerRow]:
                 # one per weight and place, biases are not multiplied
                 work = (parameters - shape[-1]) * math.prod(shape[:-1]) if has_weights else 0
                 rows.append(LayerRow(f"{layer.type}_{number}", shape, parameters, work))
-        case BackboneModel(name=name):
-            facts = BACKBONES[name]
+        case BackboneModel(name=name, width=share):
+            facts = BACKBONES[name, share]
             # every halving rounds up, five times: the map is 32 times smaller than the image
             height, width = (math.ceil(side / 32) for side in config.image.size)
             work = round(facts.multiply_adds_per_pixel * math.prod(config.image.size))
@@ -75,11 +75,17 @@ class BackboneFacts:
     multiply_adds_per_pixel: float
 
 
-# Parameters without the top and without biases before batch normalisation (a test builds them); multiply-adds at
-# 224×224 from the papers: 300 million (Sandler et al. 2018, table 4), 3.8 billion (He et al. 2015, table 1).
+# By name and width. Parameters without the top and without biases before batch normalisation (a test builds them);
+# multiply-adds at 224×224 from keras.applications' page of MobileNetV2, which has them from its authors, and from He et
+# al. 2015, table 1.
 BACKBONES = {
-    "mobilenet_v2": BackboneFacts(2_257_984, 1280, 300e6 / 224**2),
-    "resnet50": BackboneFacts(23_561_152, 2048, 3.8e9 / 224**2),
+    ("mobilenet_v2", 0.35): BackboneFacts(410_208, 1280, 59e6 / 224**2),
+    ("mobilenet_v2", 0.5): BackboneFacts(706_224, 1280, 97e6 / 224**2),
+    ("mobilenet_v2", 0.75): BackboneFacts(1_382_064, 1280, 209e6 / 224**2),
+    ("mobilenet_v2", 1.0): BackboneFacts(2_257_984, 1280, 300e6 / 224**2),
+    ("mobilenet_v2", 1.3): BackboneFacts(3_766_048, 1664, 509e6 / 224**2),
+    ("mobilenet_v2", 1.4): BackboneFacts(4_363_712, 1792, 582e6 / 224**2),
+    ("resnet50", 1.0): BackboneFacts(23_561_152, 2048, 3.8e9 / 224**2),
 }
 
 

@@ -5,6 +5,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +24,7 @@ SPLIT_NAMES: dict[str, Split] = {
     "testing": "test",
 }
 SUFFIXES = frozenset(suffix for suffixes in SUFFIXES_OF.values() for suffix in suffixes)
+LARGEST_SORTED = 100_000
 # What operating systems and network drives leave behind; names that begin with a dot are litter as well.
 _LITTER = frozenset(
     ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "$recycle.bin", "lost+found")
@@ -45,6 +47,44 @@ def images_below(folder: Path, others: Counter[str] | None = None) -> Iterator[t
                 yield prefix + nfc(entry.name), entry.path
             elif others is not None:
                 others[suffix_of(entry.name)] += 1
+
+
+def images_in_order(folder: Path) -> Iterator[str]:
+    """All image files in a folder and below it, one after the other: in natural order within a folder.
+
+    Nothing but the names of the folders on the way is held in memory. A folder with more than 100,000 entries is read
+    in its own order. Raises DataError where a folder cannot be read.
+    """
+    waiting: list[Iterator[tuple[bool, str]]] = [_named(folder)]
+    above: list[tuple[int, int]] = [_identity(folder)]
+    while waiting:
+        is_folder, path = next(waiting[-1], (False, ""))
+        if not path:
+            waiting.pop()
+            above.pop()
+        elif not is_folder:
+            yield path
+        elif (identity := _identity(Path(path))) not in above:  # else a link to a folder that it lies in
+            waiting.append(_named(Path(path)))
+            above.append(identity)
+
+
+def _named(folder: Path) -> Iterator[tuple[bool, str]]:
+    """(whether it is a folder, path) of the folders and images in a folder."""
+    wanted = ((e.is_dir(), e.path) for e in entries(folder) if e.is_dir() or suffix_of(e.name) in SUFFIXES)
+    first = list(islice(wanted, LARGEST_SORTED))
+    if len(first) < LARGEST_SORTED:
+        first.sort(key=lambda entry: natural_order(nfc(os.path.basename(entry[1]))))  # noqa: PTH119 - much faster
+    yield from first
+    yield from wanted
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    try:
+        status = folder.stat()
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read: {error.strerror}", "check its permissions") from error
+    return status.st_dev, status.st_ino
 
 
 def entries(folder: Path) -> Iterator[os.DirEntry[str]]:

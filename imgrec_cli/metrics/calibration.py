@@ -29,6 +29,16 @@ def with_temperature(probabilities: Floats, temperature: float) -> NDArray[np.fl
     return scaled
 
 
+def without_zeros(probabilities: Floats, step: float) -> NDArray[np.float32]:
+    """Probabilities float [N, classes] that a model gives in multiples of `step`, with a quarter step in place of none.
+
+    A 0 says no more than: less than half a step. Read as never, it would outweigh all else under a logarithm.
+    """
+    raised = np.maximum(probabilities, step / 4)
+    rows: NDArray[np.float32] = (raised / raised.sum(axis=1, keepdims=True)).astype(np.float32)
+    return rows
+
+
 def fit_temperature(probabilities: Floats, labels: Ints) -> float:
     """The temperature with the smallest cross-entropy on these images, between 0.1 and 10.
 

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from imgrec_cli.classifier import Classifier, Pixels, Scored
+from imgrec_cli.classifier import Classifier, Scored
+from imgrec_cli.engines import Pixels
 from imgrec_cli.errors import BadImageError
 from imgrec_cli.imaging import load_pixels
 

@@ -18,7 +18,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeI
 
 from imgrec_cli import __version__
 from imgrec_cli.bundle import Manifest
-from imgrec_cli.classifier import Pixels, Prediction
+from imgrec_cli.classifier import Prediction
+from imgrec_cli.engines import Pixels
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 OutputName = Literal["label", "confidence", "scores", "decision", "unfamiliar"]

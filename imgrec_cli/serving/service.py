@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imgrec_cli.bundle import Manifest
-from imgrec_cli.classifier import Classifier, Pixels, Prediction, Unreadable
+from imgrec_cli.classifier import Classifier, Prediction, Unreadable
+from imgrec_cli.engines import Pixels
 from imgrec_cli.errors import BadImageError
 from imgrec_cli.explanation import Map, occlusion
 from imgrec_cli.imaging import load_pixels

@@ -75,7 +75,9 @@ def _dtype_policy(name: str) -> Iterator[None]:
 
 def _application(spec: BackboneModel, image: Image) -> keras.Model:
     build = getattr(keras.applications, APPLICATIONS[spec.name])
-    return build(include_top=False, weights=None, input_shape=(*image.size, 3), pooling="avg", name=spec.name)
+    options = {} if spec.width == 1 else {"alpha": spec.width}
+    shape = (*image.size, 3)
+    return build(include_top=False, weights=None, input_shape=shape, pooling="avg", name=spec.name, **options)
 
 
 def _needless_biases(model: keras.Model) -> dict[str, str]:

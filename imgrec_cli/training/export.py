@@ -1,38 +1,40 @@
-"""Trained model → bundle: rebuilt in float32, exported to LiteRT, compared with Keras, shipped only if it agrees."""
+"""Trained model → bundle: rebuilt in float32, written in a format, compared with Keras, shipped only if it agrees."""
 
-import importlib.util
-import os
 import shutil
-import subprocess
-import sys
-import tempfile
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
 from imgrec_cli import __version__
-from imgrec_cli.bundle import LARGEST_GAP, MODEL, SELFTEST, Decision, FileRecord, Manifest, Parity
+from imgrec_cli.bundle import LARGEST_GAP, SELFTEST, TARGETS, Decision, Manifest, Parity, records_below, write_zip
 from imgrec_cli.classifier import Classifier
-from imgrec_cli.config import Config, Flip, load_config, resolved_yaml
-from imgrec_cli.dataset import Dataset
-from imgrec_cli.errors import DiskSpaceError, MissingExtraError, ParityError, install_command
-from imgrec_cli.machine import native_messages_hidden
-from imgrec_cli.metrics.calibration import conformal_limits, fit_temperature, with_temperature
+from imgrec_cli.config import Config, Flip, load_config
+from imgrec_cli.dataset import Dataset, load_dataset
+from imgrec_cli.engines import Engine, open_engine
+from imgrec_cli.errors import DataError, InputError, ParityError
+from imgrec_cli.machine import available_cores
+from imgrec_cli.metrics.calibration import conformal_limits, fit_temperature, with_temperature, without_zeros
 from imgrec_cli.metrics.decisions import decide, find_thresholds
 from imgrec_cli.metrics.summary import summarize
 from imgrec_cli.progress import Advance, Listener, Warn
-from imgrec_cli.rundir import Run, full_disk_said, replacing
-from imgrec_cli.training import checkpoint
+from imgrec_cli.rundir import Run, replacing
+from imgrec_cli.training.formats import add_metadata, open_runtime, write_model
 from imgrec_cli.training.input import padded_blocks
 from imgrec_cli.training.model import shipped_model
+from imgrec_cli.training.restored import restored
 
 BATCH_SIZE = 32  # of the comparison; does not change its result
 FEWEST_FOR_TEMPERATURE = 50  # validation images; fewer say too little about how sure is too sure
 KEPT_AS_FAMILIAR = 0.95  # share of the validation images
+REPRESENTATIVE_IMAGES = 200  # of training, for the ranges of 8-bit numbers; more did not change the scores
+MAX_DROP = 0.01  # of the accuracy, in reduced precision
+LEAST_AGREEMENT = 0.9  # share of the validation images; below it the accuracy is another model's
+TIMED_CALLS = 15
 
 
 def selftest_inputs(height: int, width: int, channels: int) -> NDArray[np.uint8]:
@@ -41,49 +43,6 @@ def selftest_inputs(height: int, width: int, channels: int) -> NDArray[np.uint8]
     ramp = np.broadcast_to(np.linspace(0, 255, height * width).reshape(height, width, 1), shape)
     noise = np.random.Generator(np.random.Philox(key=[0, 0])).integers(0, 256, shape)
     return np.stack([np.zeros(shape), np.full(shape, 255), ramp, noise]).astype(np.uint8)
-
-
-def convert(config: Config, classes: int, model: keras.Model, path: Path) -> None:
-    """Write the shipped model as a LiteRT file of built-in operators only, float32.
-
-    The converter belongs to TensorFlow: on another backend it runs in a process of its own. Raises MissingExtraError
-    where TensorFlow is not installed.
-    """
-    if keras.backend.backend() == "tensorflow":
-        _write_litert(model, path)
-        return
-    if importlib.util.find_spec("tensorflow") is None:
-        raise MissingExtraError(
-            "the export to LiteRT needs tensorflow, which is not installed", install_command("train")
-        )
-    with tempfile.TemporaryDirectory() as folder:
-        asked, weights = Path(folder) / "config.yaml", Path(folder) / "weights.npz"
-        asked.write_text(resolved_yaml(config, asked.parent), encoding="utf-8")
-        checkpoint.write(weights, {"weights": model.weights}, {})
-        second = str(int(len(model.outputs) > 1))
-        words = [sys.executable, "-m", __name__, str(asked), str(classes), second, str(weights), str(path)]
-        # without the GPU, whose memory the training process holds
-        environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": "-1"}
-        done = subprocess.run(words, env=environment, capture_output=True, encoding="utf-8", errors="replace")
-    if done.returncode:
-        raise ParityError(f"the export to LiteRT failed with {done.returncode}: {done.stderr[-500:].strip()}")
-
-
-def _write_litert(model: keras.Model, path: Path) -> None:
-    """Keras's exporter would also allow TensorFlow's own operators, which no light runtime has."""
-    import tensorflow as tf
-
-    operators, temporary = [tf.lite.OpsSet.TFLITE_BUILTINS], Path(tempfile.gettempdir())
-    try:
-        with native_messages_hidden(), full_disk_said(temporary):
-            model.export(path, format="litert", verbose=False, target_spec={"supported_ops": operators})
-    except tf.errors.OpError as error:  # TensorFlow writes a copy of the model on the way, in its own words
-        if "No space left on device" not in str(error):
-            raise
-        raise DiskSpaceError(
-            f"{temporary}: the disk became full while the model was exported",
-            "make room, or name a folder on a larger disk by the environment variable TMPDIR",
-        ) from error
 
 
 def rebuilt(config: Config, dataset: Dataset, trained: keras.Model) -> keras.Model:
@@ -95,54 +54,145 @@ def rebuilt(config: Config, dataset: Dataset, trained: keras.Model) -> keras.Mod
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """What the bundle answers for the validation images, float32 [N, classes] and [N], and how that compares.
+class Answers:
+    """What a model answers for the images of a split: probabilities float32 [N, classes], and unfamiliarity float32
+    [N], NaN where it has none."""
 
-    `disagreeing` are the paths of the images whose label differs from that of the trained weights.
-    """
-
-    parity: Parity
-    disagreeing: list[str]
     scores: NDArray[np.float32]
     unfamiliarity: NDArray[np.float32]
 
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        return self.scores.argmax(axis=1)
 
-def compare(
-    reference: keras.Model, trained: keras.Model, classifier: Classifier, dataset: Dataset, on_event: Listener
-) -> Comparison:
-    """Score every validation image by the float32 Keras model, the trained model and the bundle, and compare."""
-    rows = dataset.rows("validation")
-    paths = [example.path for example in dataset.examples if example.split == "validation"]
-    largest_gap, disagreements, precision_changes, done = 0.0, [], 0, 0
-    outputs = []
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained network with all that an export needs: its config, its images, its float32 rebuild, and the rebuild's
+    answers for the validation images, to which every export is compared."""
+
+    config: Config
+    dataset: Dataset
+    model: keras.Model
+    answers: Answers
+
+    @classmethod
+    def of(cls, config: Config, dataset: Dataset, model: keras.Model, on_event: Listener) -> "Trained":
+        return cls(config, dataset, model, answers_of(model, dataset, "scoring by Keras", on_event))
+
+    @classmethod
+    def of_run(cls, run: Run, on_event: Listener) -> "Trained":
+        """Of a finished run, from its best weights. Raises DataError where its images are not what they were."""
+        from imgrec_cli.training.analysis import learn_familiar
+
+        record = run.record
+        if record.get("status") != "finished":
+            raise InputError(f"{run.folder}: did not finish, its status is {record.get('status')}", "train to the end")
+        config = load_config(run.resolved_config_file)
+        dataset = load_dataset(config.data, config.image, config.seed, on_event)
+        if dataset.fingerprint != record["data"]["fingerprint"]:
+            raise DataError(
+                f"{run.folder}: the images or their split are not those of the run",
+                "put the images back: validation images judge an export, training images set ranges of 8-bit numbers",
+            )
+        shipped = restored(config, len(dataset.class_names), run, unfamiliarity=True)
+        learn_familiar(config, dataset, shipped, on_event)
+        return cls.of(config, dataset, shipped, on_event)
+
+    def representative(self) -> NDArray[np.uint8]:
+        """Training images uint8 [N, H, W, C], which ones follows from the seed."""
+        rows = self.dataset.rows("train")
+        random = np.random.Generator(np.random.Philox(key=[self.config.seed, 1]))
+        return self.dataset.pixels[np.sort(random.permutation(rows)[:REPRESENTATIVE_IMAGES])]
+
+
+def answers_of(
+    model: "keras.Model | Engine", dataset: Dataset, stage: str, on_event: Listener, split: str = "validation"
+) -> Answers:
+    """Score every image of a split by a Keras model or an engine."""
+    rows = dataset.rows(split)
+    found: list[Any] = []
+    done = 0
     for pixels, count in padded_blocks(dataset.pixels, rows, BATCH_SIZE):
-        answers = reference.predict_on_batch(pixels)
-        expected, *second = [np.asarray(a)[:count] for a in (answers if isinstance(answers, list) else [answers])]
-        answered, unfamiliarity = classifier.outputs(pixels[:count])
-        outputs.append((answered, unfamiliarity))
-        in_training = np.asarray(trained.predict_on_batch(pixels))[:count]
-        gaps = [np.abs(answered - expected).max()]
-        # unfamiliarity has no largest value: its gap is relative where it is large
-        gaps += [(np.abs(unfamiliarity - values) / np.maximum(np.abs(values), 1)).max() for values in second]
-        largest_gap = float(np.max([largest_gap, *gaps]))  # NaN stays NaN
-        differing = np.flatnonzero(answered.argmax(axis=1) != expected.argmax(axis=1))
-        disagreements += [paths[done + int(i)] for i in differing]
-        precision_changes += int((in_training.argmax(axis=1) != expected.argmax(axis=1)).sum())
+        if isinstance(model, keras.Model):
+            answers = model.predict_on_batch(pixels)
+            outputs = [np.asarray(a)[:count] for a in (answers if isinstance(answers, list) else [answers])]
+        else:
+            outputs = [a for a in model.outputs(pixels[:count]) if a is not None]
+        found.append((outputs[0], outputs[1] if len(outputs) > 1 else np.full(count, np.nan, np.float32)))
         done += count
-        on_event(Advance("comparing", done, len(rows)))
-    scores, unfamiliarities = (np.concatenate(column) for column in zip(*outputs, strict=True))
-    return Comparison(
-        Parity(done, largest_gap, len(disagreements), precision_changes), disagreements, scores, unfamiliarities
+        on_event(Advance(stage, done, len(rows)))
+    scores, unfamiliarity = (np.concatenate(column) for column in zip(*found, strict=True))
+    return Answers(scores, unfamiliarity)
+
+
+def compare(reference: Answers, found: Answers, labels: NDArray[np.int64], *, exact: bool = True) -> Parity:
+    """How the answers of an export compare with those of the float32 Keras model; labels int [N] are the true ones.
+
+    The largest gap is that of the probabilities, with `exact` of the unfamiliarity as well.
+    """
+    gaps = [np.abs(found.scores - reference.scores).max()]
+    if exact and not np.isnan(found.unfamiliarity).all():
+        # unfamiliarity has no largest value: its gap is relative where it is large
+        expected = reference.unfamiliarity
+        gaps.append((np.abs(found.unfamiliarity - expected) / np.maximum(np.abs(expected), 1)).max())
+    return Parity(
+        len(labels),
+        float(np.max(gaps)),  # NaN stays NaN
+        int((found.labels != reference.labels).sum()),
+        0,
+        accuracy=float((found.labels == labels).mean()),
+        reference_accuracy=float((reference.labels == labels).mean()),
     )
 
 
-def fit_decision(config: Config, dataset: Dataset, scores: NDArray[np.float32], on_event: Listener) -> Decision:
-    """Temperature, sets and thresholds from the bundle's own answers, float32 [N, classes], for the validation images.
+def check_parity(target: str, parity: Parity, max_drop: float) -> None:
+    """Raise ParityError where an export does not answer as it should.
 
-    The temperature stays 1 below 50 images. A target that no threshold reaches is told as a warning.
+    A format of full precision may differ by less than 1e-3 in a probability. One of reduced precision may lose
+    `max_drop` of the accuracy, or one image where that is less than an image; and nine of ten labels stay.
+    """
+    if TARGETS[target].exact:
+        # `not <` so that NaN fails too
+        if not parity.largest_gap < LARGEST_GAP:
+            raise ParityError(
+                f"the exported model differs from the trained one by {parity.largest_gap:.2g} in a probability on "
+                f"{parity.images} validation images, allowed is less than {LARGEST_GAP:g}; "
+                f"{parity.disagreements} labels differ. Nothing was shipped",
+                "this is a fault of the exporter or of imgrec: please report it with the output of imgrec info",
+            )
+        return
+    accuracy, reference = parity.accuracy or 0.0, parity.reference_accuracy or 0.0
+    lost = parity.images * (reference - accuracy)
+    agreement = 1 - parity.disagreements / parity.images
+    told = (
+        f"{target}: validation accuracy {100 * accuracy:.1f} % instead of {100 * reference:.1f} %, "
+        f"{100 * agreement:.1f} % of the labels agree"
+    )
+    if np.isnan(parity.largest_gap) or lost > max(1, max_drop * parity.images) + 1e-6:
+        raise ParityError(
+            f"{told}; allowed is a loss of {100 * max_drop:g} points. Nothing was shipped",
+            "allow more with --max-drop, or take litert-float16 or litert-dynamic",
+        )
+    if agreement < LEAST_AGREEMENT:
+        raise ParityError(f"{told}; at least {100 * LEAST_AGREEMENT:g} % have to. Nothing was shipped")
+
+
+def fit_decision(
+    config: Config,
+    dataset: Dataset,
+    reference: NDArray[np.float32],
+    scores: NDArray[np.float32],
+    on_event: Listener,
+) -> Decision:
+    """What turns probabilities into answers, from those for the validation images, float32 [N, classes].
+
+    The temperature is found on the `reference`, Keras's in float32: 8-bit probabilities are too coarse near 0 to say
+    how sure is too sure. Sets and thresholds are found on the export's own `scores` at that temperature, which stays 1
+    below 50 images. A target that no threshold reaches is told as a warning.
     """
     labels, names = dataset.labels("validation"), dataset.class_names
-    temperature = fit_temperature(scores, labels) if len(labels) >= FEWEST_FOR_TEMPERATURE else 1.0
+    temperature = fit_temperature(reference, labels) if len(labels) >= FEWEST_FOR_TEMPERATURE else 1.0
     calibrated = with_temperature(scores, temperature)
     given = np.array([config.decision.thresholds.get(name, np.nan) for name in names])
     targets = [(kind, names.index(name), share) for kind, name, share in config.decision.targets]
@@ -158,75 +208,129 @@ def fit_decision(config: Config, dataset: Dataset, scores: NDArray[np.float32], 
     return Decision(temperature, thresholds, conformal_limits(calibrated, labels))
 
 
-def export(
-    config: Config, dataset: Dataset, run: Run, trained: keras.Model, shipped: keras.Model, on_event: Listener
-) -> Manifest:
-    """Write the run's bundle from the trained model's float32 rebuild, `shipped`, and return its manifest.
+def write_bundle(
+    trained: Trained,
+    target: str,
+    name: str,
+    place: Path,
+    on_event: Listener,
+    *,
+    precision_changes: int = 0,
+    max_drop: float = MAX_DROP,
+) -> tuple[Manifest, list[str]]:
+    """Write a bundle for `target` to `place`, a folder or a `.zip`, and return its manifest and the images whose label
+    differs from the trained model's.
 
-    The rebuild is scored beside the bundle on every validation image. Raises ParityError, and leaves no bundle behind,
-    where a probability differs by 1e-3 or more. What turns probabilities into answers is found on the same images.
+    Thresholds and sets are found on the export's own answers. What stood at `place` is replaced when all
+    has gone well; otherwise it stays as it was, and nothing is left of the new one. Raises ParityError.
     """
-    unfinished = run.folder / ".bundle.unfinished"
+    config, dataset = trained.config, trained.dataset
+    place.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = place.with_name(f".{place.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir()
     try:
-        convert(config, len(dataset.class_names), shipped, unfinished / MODEL)
+        write_model(target, config, trained.model, unfinished, trained.representative())
         manifest = Manifest(
-            name=run.name,
+            name=name,
             created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             class_names=list(dataset.class_names),
             pixels=dataset.spec,
-            files={MODEL: FileRecord.of(unfinished / MODEL)},
+            files=records_below(unfinished),
             parity=Parity(0, 0.0, 0, 0),
             versions={"imgrec": __version__, "keras": keras.version()},
             titles=dict(config.data.classes.titles),
             other=list(config.data.classes.other),
             merged={name: list(members) for name, members in config.data.classes.merge.items()},
             left_out=list(dataset.left_out),
-        )
-        compared = compare(shipped, trained, Classifier(unfinished, manifest), dataset, on_event)
-        parity, disagreements = compared.parity, compared.disagreeing
-        # `not <` so that NaN fails too
-        if not parity.largest_gap < LARGEST_GAP:
-            raise ParityError(
-                f"the exported model differs from the trained one by {parity.largest_gap:.2g} in a probability on "
-                f"{parity.images} validation images, allowed is less than {LARGEST_GAP:g}; "
-                f"{parity.disagreements} labels differ. Nothing was shipped",
-                "this is a fault of the exporter or of imgrec: please report it with the output of imgrec info",
-            )
-        pixels = selftest_inputs(*config.image.size, config.image.channels)
-        with replacing(unfinished / SELFTEST) as stream:
-            answers = shipped.predict_on_batch(pixels)
-            np.savez_compressed(stream, pixels=pixels, scores=answers[0] if isinstance(answers, list) else answers)
-        measured = compared.unfamiliarity[~np.isnan(compared.unfamiliarity)]
-        manifest = replace(
-            manifest,
-            files={name: FileRecord.of(unfinished / name) for name in (MODEL, SELFTEST)},
-            parity=parity,
-            decision=fit_decision(config, dataset, compared.scores, on_event),
-            unfamiliar_above=float(np.quantile(measured, KEPT_AS_FAMILIAR)) if len(measured) else None,
+            target=target,
             mirrored=any(isinstance(step, Flip) and step.axis == "horizontal" for step in config.augment),
         )
+        engine = _engine(unfinished, manifest)
+        found = answers_of(engine, dataset, f"scoring {target}", on_event)
+        parity = replace(
+            compare(trained.answers, found, dataset.labels("validation"), exact=TARGETS[target].exact),
+            precision_changes=precision_changes,
+            milliseconds=_milliseconds(engine, dataset.pixels[dataset.rows("validation")[:1]]),
+        )
+        check_parity(target, parity, max_drop)
+        pixels = selftest_inputs(*config.image.size, config.image.channels)
+        with replacing(unfinished / SELFTEST) as stream:
+            answers = trained.model.predict_on_batch(pixels) if TARGETS[target].exact else engine.outputs(pixels)
+            np.savez_compressed(
+                stream, pixels=pixels, scores=answers[0] if isinstance(answers, list | tuple) else answers
+            )
+        step = TARGETS[target].step
+        scores = found.scores if step is None else without_zeros(found.scores, step)
+        known = found.unfamiliarity[~np.isnan(found.unfamiliarity)]
+        manifest = replace(
+            manifest,
+            parity=parity,
+            decision=fit_decision(config, dataset, trained.answers.scores, scores, on_event),
+            unfamiliar_above=float(np.quantile(known, KEPT_AS_FAMILIAR)) if len(known) else None,
+        )
+        add_metadata(unfinished, manifest)
+        if target == "tflite-micro":
+            from imgrec_cli.training.micro import write_sources
+
+            write_sources(unfinished, manifest)
+        manifest = replace(manifest, files=records_below(unfinished))
         manifest.write(unfinished)
-        Classifier(unfinished, manifest).verify()
-        if disagreements:
-            named = ", ".join(disagreements[:10])
-            on_event(Warn(f"the exported model labels {len(disagreements)} validation images differently: {named}"))
-        run.update_record(parity={**asdict(parity), "disagreeing": disagreements})
-        shutil.rmtree(run.bundle_folder, ignore_errors=True)
-        unfinished.replace(run.bundle_folder)
+        if TARGETS[target].runtime in ("litert", "onnx"):
+            Classifier(unfinished, manifest).verify()
+        _put(unfinished, place)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+    paths = [example.path for example in dataset.examples if example.split == "validation"]
+    return manifest, [paths[int(i)] for i in np.flatnonzero(found.labels != trained.answers.labels)]
+
+
+def _engine(folder: Path, manifest: Manifest) -> Engine:
+    """The runtime that the export is for."""
+    if manifest.target == "tflite-micro":
+        from imgrec_cli.training.micro import open_micro
+
+        return open_micro(folder, manifest)
+    if TARGETS[manifest.target].runtime in ("litert", "onnx"):
+        return open_engine(folder, manifest, available_cores())
+    return open_runtime(manifest.target, folder)
+
+
+def _milliseconds(engine: Engine, image: NDArray[np.uint8]) -> float:
+    """Median time of one image uint8 [1, H, W, C]; the first call, which sets up, is not counted."""
+    engine.outputs(image)
+    times = []
+    for _ in range(TIMED_CALLS):
+        began = time.perf_counter()
+        engine.outputs(image)
+        times.append(time.perf_counter() - began)
+    return 1000 * float(np.median(times))
+
+
+def _put(unfinished: Path, place: Path) -> None:
+    if place.suffix == ".zip":
+        write_zip(unfinished, place)
+        return
+    shutil.rmtree(place, ignore_errors=True)
+    unfinished.replace(place)
+
+
+def export(
+    config: Config, dataset: Dataset, run: Run, trained: keras.Model, shipped: keras.Model, on_event: Listener
+) -> Manifest:
+    """Write the run's bundle from the trained model's float32 rebuild, `shipped`, and return its manifest.
+
+    The rebuild is scored beside the bundle on every validation image. Raises ParityError, and leaves no bundle behind,
+    where a probability differs by 1e-3 or more.
+    """
+    rebuild = Trained.of(config, dataset, shipped, on_event)
+    in_training = answers_of(trained, dataset, "scoring as trained", on_event).labels
+    changes = int((in_training != rebuild.answers.labels).sum())
+    manifest, differing = write_bundle(
+        rebuild, "litert", run.name, run.bundle_folder, on_event, precision_changes=changes
+    )
+    if differing:
+        named = ", ".join(differing[:10])
+        on_event(Warn(f"the exported model labels {len(differing)} validation images differently: {named}"))
+    run.update_record(parity={**asdict(manifest.parity), "disagreeing": differing})
     return manifest
-
-
-def _main(config_file: str, classes: str, unfamiliarity: str, weights: str, path: str) -> None:
-    """What the process of its own does: the same model in TensorFlow, with the same weights, as LiteRT."""
-    model = shipped_model(load_config(config_file), int(classes), unfamiliarity=unfamiliarity == "1")
-    groups, _ = checkpoint.read(Path(weights))
-    checkpoint.restore(model.weights, groups["weights"], Path(weights))
-    _write_litert(model, Path(path))
-
-
-if __name__ == "__main__":
-    _main(*sys.argv[1:])

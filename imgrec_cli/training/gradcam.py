@@ -11,8 +11,7 @@ from imgrec_cli.config import BackboneModel, Config, load_config
 from imgrec_cli.explanation import normalised
 from imgrec_cli.machine import native_messages_hidden
 from imgrec_cli.rundir import Run
-from imgrec_cli.training import checkpoint
-from imgrec_cli.training.model import shipped_model
+from imgrec_cli.training.restored import restored
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,4 @@ def grad_cam_of_run(run: Run) -> GradCam | None:
     """Of a finished run: its best weights, rebuilt in float32 on this machine's CPU or GPU."""
     with native_messages_hidden():
         config = load_config(run.resolved_config_file)
-        model = shipped_model(config, len(run.record["data"]["class_names"]))
-        groups, _ = checkpoint.read(run.best_checkpoint)
-        checkpoint.restore(model.weights, groups["weights"], run.best_checkpoint)
-        return GradCam.of(config, model)
+        return GradCam.of(config, restored(config, len(run.record["data"]["class_names"]), run))

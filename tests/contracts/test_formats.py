@@ -52,6 +52,7 @@ def test_manifest_of_a_bundle(tiny_run: Path) -> None:
         "parity",
         "pixels",
         "scores",
+        "target",
         "titles",
         "unfamiliar_above",
         "versions",

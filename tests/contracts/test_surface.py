@@ -21,6 +21,7 @@ EXIT_CODES = {
     "DataError": 2,
     "BadImageError": 3,
     "ParityError": 4,
+    "ExportError": 4,
     "TrainingError": 5,
     "MissingExtraError": 6,
     "DiskSpaceError": 7,

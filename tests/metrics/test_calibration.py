@@ -131,3 +131,14 @@ def test_a_precision_that_cannot_be_reached_gets_the_nearest():
     scores = np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3]])
     found = find_thresholds(scores, np.array([1, 0, 1]), np.full(2, np.nan), [("precision", 0, 0.99)])
     assert found[0] == pytest.approx(0.8)
+
+
+def test_a_zero_of_coarse_probabilities_is_a_quarter_of_a_step():
+    from imgrec_cli.metrics.calibration import without_zeros
+
+    coarse = np.array([[0.0, 64 / 256, 192 / 256], [1.0, 0.0, 0.0]], np.float32)
+    found = without_zeros(coarse, 1 / 256)
+    np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-6)
+    assert found[0, 0] == pytest.approx(1 / 1024 / (1 + 1 / 1024), rel=1e-5)
+    np.testing.assert_allclose(found[0, 1] / found[0, 2], 1 / 3, rtol=1e-5)
+    np.testing.assert_array_equal(found.argmax(axis=1), coarse.argmax(axis=1))

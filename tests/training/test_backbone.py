@@ -18,15 +18,15 @@ def network(name, *, fused=False, dtype="float32", **options):
     return backbone(BackboneModel(type="backbone", name=name, **options), SMALL, dtype, fused=fused)
 
 
-@pytest.mark.parametrize("name", BACKBONES)
-def test_facts_are_those_of_the_built_network(name):
-    built = network(name)
-    facts = BACKBONES[name]
+@pytest.mark.parametrize(("name", "width"), BACKBONES)
+def test_facts_are_those_of_the_built_network(name, width):
+    built = network(name, width=width)
+    facts = BACKBONES[name, width]
     assert (built.count_params(), built.output_shape[-1]) == (facts.parameters, facts.channels)
     assert built.layers[-2].output.shape[1:3] == (1, 2)
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet50"])
 def test_scaling_is_the_family_s_preprocess_input(name):
     import keras
 

@@ -1,0 +1,262 @@
+"""The model to ship → a file of each format, and the runtimes that need TensorFlow to answer from one."""
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from imgrec_cli.bundle import TARGETS, Manifest
+from imgrec_cli.config import Config, load_config, resolved_yaml
+from imgrec_cli.engines import Engine, Pixels, Scores
+from imgrec_cli.errors import DiskSpaceError, ExportError, MissingExtraError, install_command
+from imgrec_cli.machine import native_messages_hidden
+from imgrec_cli.rundir import full_disk_said
+from imgrec_cli.training import checkpoint
+from imgrec_cli.training.backbone import CaffeScaling
+from imgrec_cli.training.model import shipped_model
+
+METADATA = "imgrec.json"
+LABELS = "labels.txt"
+# Distances are squares of small differences: 8 bits cannot tell them apart. And a file for plain Keras holds no layer
+# of ours.
+WITHOUT_UNFAMILIARITY = ("litert-int8", "tflite-micro", "keras")
+
+
+def write_model(target: str, config: Config, model: keras.Model, folder: Path, pixels: Pixels) -> None:
+    """Write the shipped model into `folder` as the target's file. `pixels` uint8 [N, H, W, C] are training images, by
+    which the ranges of 8-bit numbers are chosen.
+
+    Raises ExportError where an operator has no place in the format, MissingExtraError where a package is missing.
+    """
+    path = folder / TARGETS[target].model
+    if target in WITHOUT_UNFAMILIARITY:
+        model = plain_model(model, "float32" if target == "tflite-micro" else "uint8")
+    match target:
+        case "onnx":
+            _write_onnx(model, path)
+        case "saved_model":
+            with native_messages_hidden():
+                model.export(path, format="tf_saved_model", verbose=False)
+        case "keras":
+            model.save(path)
+        case "litert" if keras.backend.backend() != "tensorflow":
+            _write_elsewhere(config, model, path)
+        case _:
+            _write_litert(model, path, target, pixels)
+
+
+def plain_model(shipped: keras.Model, dtype: str) -> keras.Model:
+    """The shipped model of Keras's own layers alone: images of `dtype`, 0 to 255 → probabilities, the same weights."""
+    images = keras.Input(shipped.input_shape[1:], dtype=dtype, name="images")
+    x: Any = images
+    for layer in shipped.layers[1:]:
+        if layer.name == "pixels":
+            # nothing but the cast to float
+            x = keras.layers.Rescaling(1.0, name="pixels", dtype="float32")(images)
+        elif isinstance(layer, CaffeScaling):
+            x = _caffe_scaling(x)
+        elif layer.name not in ("features", "unfamiliarity"):
+            x = layer(x)
+    return keras.Model(images, x, name="shipped")
+
+
+def _caffe_scaling(images: Any) -> Any:
+    """The same numbers from a convolution: channels in reverse order, minus a constant for each."""
+    convolution = keras.layers.Conv2D(3, 1, name="scaling", dtype="float32", trainable=False)
+    scaled = convolution(images)
+    offset = np.asarray(CaffeScaling(dtype="float32")(np.zeros((1, 1, 1, 3), np.float32)))[0, 0, 0]
+    convolution.set_weights([np.eye(3)[::-1][None, None], offset])
+    return scaled
+
+
+def _write_litert(model: keras.Model, path: Path, target: str, pixels: Pixels) -> None:
+    """Keras's exporter would also allow TensorFlow's own operators, which no light runtime has."""
+    import tensorflow as tf
+
+    sets, dtype = tf.lite.OpsSet, model.inputs[0].dtype
+    operators = [sets.TFLITE_BUILTINS]
+    options: dict[str, Any] = {} if target == "litert" else {"optimizations": [tf.lite.Optimize.DEFAULT]}
+    types = {}
+    match target:
+        case "litert-float16":
+            types["supported_types"] = [tf.float16]
+        case "litert-int8" | "tflite-micro":
+            # by int8 operators alone where there are, and by the others at the rim: the input is uint8
+            operators = [sets.TFLITE_BUILTINS_INT8, *([] if target == "tflite-micro" else operators)]
+            options["representative_dataset"] = lambda: _representative(pixels, dtype)
+    if target == "tflite-micro":
+        shape = (1, *model.input_shape[1:])  # memory is laid out for one image
+        options["input_signature"] = [tf.TensorSpec(shape, tf.float32, name="images")]
+        options.update(inference_input_type=tf.int8, inference_output_type=tf.int8)
+    temporary = Path(tempfile.gettempdir())
+    try:
+        with native_messages_hidden(), full_disk_said(temporary):
+            model.export(
+                path, format="litert", verbose=False, target_spec={"supported_ops": operators, **types}, **options
+            )
+    except tf.errors.OpError as error:  # TensorFlow writes a copy of the model on the way, in its own words
+        if "No space left on device" not in str(error):
+            raise
+        raise DiskSpaceError(
+            f"{temporary}: the disk became full while the model was exported",
+            "make room, or name a folder on a larger disk by the environment variable TMPDIR",
+        ) from error
+    except Exception as error:
+        if type(error).__name__ != "ConverterError":  # the converter's own kind, which is not public
+            raise
+        raise _unsupported(error) from error
+
+
+def _representative(pixels: Pixels, dtype: str) -> Iterator[list[NDArray[Any]]]:
+    """The images one by one; each holds the smallest and the largest value: a step of the input is a pixel's."""
+    for image in pixels:
+        image = image.astype(dtype)
+        image[0, 0, :], image[-1, -1, :] = 0, 255
+        yield [image[None]]
+
+
+def _unsupported(error: Exception) -> ExportError:
+    text = str(error)
+    operator, place = re.search(r"'tf\.(\w+)' op", text), re.search(r'"([^"@]+)@', text)
+    if operator is None:
+        return ExportError(f"the export failed: {text.splitlines()[-1][:300]}")
+    parts = place[1].split("/") if place else []
+    layer = re.sub(r"_\d+$", "", parts[1]) if len(parts) > 1 else "?"
+    return ExportError(
+        f"layer {layer} needs the operator {operator[1]}, which light runtimes do not have. Nothing was shipped",
+        "replace this layer; operators of TensorFlow itself are left out on purpose: they would not run on a device",
+    )
+
+
+def _write_elsewhere(config: Config, model: keras.Model, path: Path) -> None:
+    """The converter belongs to TensorFlow: on another backend it runs in a process of its own."""
+    if importlib.util.find_spec("tensorflow") is None:
+        raise MissingExtraError(
+            "the export to LiteRT needs tensorflow, which is not installed", install_command("train")
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        asked, weights = Path(folder) / "config.yaml", Path(folder) / "weights.npz"
+        asked.write_text(resolved_yaml(config, asked.parent), encoding="utf-8")
+        checkpoint.write(weights, {"weights": model.weights}, {})
+        classes, second = str(model.outputs[0].shape[-1]), str(int(len(model.outputs) > 1))
+        words = [sys.executable, "-m", __name__, str(asked), classes, second, str(weights), str(path)]
+        # without the GPU, whose memory the training process holds
+        environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": "-1"}
+        done = subprocess.run(words, env=environment, capture_output=True, encoding="utf-8", errors="replace")
+    if done.returncode:
+        raise ExportError(f"the export to LiteRT failed with {done.returncode}: {done.stderr[-500:].strip()}")
+
+
+def _write_onnx(model: keras.Model, path: Path) -> None:
+    missing = [name for name in ("onnx", "tf2onnx", "onnxruntime") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise MissingExtraError(f"the export to ONNX needs {', '.join(missing)}", install_command("onnx"))
+    import logging
+    import warnings
+
+    logging.getLogger("tf2onnx").setLevel(logging.WARNING)
+    with native_messages_hidden(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of numpy names that tf2onnx still asks for
+        model(np.zeros((1, *model.input_shape[1:]), np.uint8))
+        model.export(path, format="onnx", verbose=False)
+
+
+def open_runtime(target: str, folder: Path) -> Engine:
+    """The file of a target that only TensorFlow and Keras answer from, in its own runtime."""
+    path = folder / TARGETS[target].model
+    return _KerasFile(path) if target == "keras" else _SavedModel(path)
+
+
+class _KerasFile:
+    """A `.keras` file as plain Keras loads it, in its safe mode."""
+
+    def __init__(self, path: Path) -> None:
+        self._model = keras.saving.load_model(path, compile=False)
+
+    def outputs(self, pixels: Pixels) -> tuple[Scores, Scores | None]:
+        return np.asarray(self._model.predict_on_batch(pixels)), None
+
+
+class _SavedModel:
+    """A SavedModel as TensorFlow loads it, by its signature `serve`."""
+
+    def __init__(self, path: Path) -> None:
+        import tensorflow as tf
+
+        self._model = tf.saved_model.load(str(path))
+
+    def outputs(self, pixels: Pixels) -> tuple[Scores, Scores | None]:
+        answers = self._model.serve(pixels)
+        scores, *second = [np.asarray(a) for a in (answers if isinstance(answers, list | tuple) else [answers])]
+        return scores, second[0] if second else None
+
+
+def add_metadata(folder: Path, manifest: Manifest) -> None:
+    """Put classes, preprocessing and decisions into the model's own file, where others look for them.
+
+    A `.tflite` file takes a zip at its end (the convention of LiteRT's metadata), a `.keras` file is one, an `.onnx`
+    file has properties, a SavedModel a folder `assets.extra`.
+    """
+    values = metadata(manifest)
+    text, labels = json.dumps(values, ensure_ascii=False, indent=2), "\n".join(manifest.class_names) + "\n"
+    path = folder / manifest.model
+    match TARGETS[manifest.target].runtime:
+        case "onnx":
+            import onnx
+
+            model = onnx.load(str(path))
+            onnx.helper.set_model_props(model, {METADATA: text})
+            onnx.save(model, str(path))
+        case "tensorflow":
+            (path / "assets.extra").mkdir()
+            (path / "assets.extra" / METADATA).write_text(text + "\n", encoding="utf-8")
+            (path / "assets.extra" / LABELS).write_text(labels, encoding="utf-8")
+        case _:
+            with zipfile.ZipFile(path, "a") as archive:
+                for name, content in ((METADATA, text + "\n"), (LABELS, labels)):
+                    archive.writestr(zipfile.ZipInfo(name), content)
+
+
+def metadata(manifest: Manifest) -> dict[str, Any]:
+    """What has to be known to use the model's file alone."""
+    from dataclasses import asdict
+
+    pixels = manifest.pixels
+    if manifest.target == "tflite-micro":
+        takes = "int8 [1, height, width, channels]: pixel minus 128"
+        gives = "int8 [1, classes]: 256 × probability minus 128"
+    else:
+        takes, gives = "uint8 [N, height, width, channels]: pixels 0 to 255", "float32 [N, classes]: probabilities"
+    return {
+        "imgrec": manifest.format,
+        "class_names": manifest.class_names,
+        "pixels": asdict(pixels),
+        "input": takes,
+        "output": gives,
+        "decision": asdict(manifest.decision),
+        "unfamiliar_above": manifest.unfamiliar_above,
+        "other": manifest.other,
+    }
+
+
+def _main(config_file: str, classes: str, unfamiliarity: str, weights: str, path: str) -> None:
+    """What the process of its own does: the same model in TensorFlow, with the same weights, as LiteRT."""
+    model = shipped_model(load_config(config_file), int(classes), unfamiliarity=unfamiliarity == "1")
+    groups, _ = checkpoint.read(Path(weights))
+    checkpoint.restore(model.weights, groups["weights"], Path(weights))
+    _write_litert(model, Path(path), "litert", np.empty((0,), np.uint8))
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])
