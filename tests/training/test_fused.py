@@ -151,13 +151,13 @@ def without_a_kernel(monkeypatch):
 
 
 @pytest.mark.usefixtures("without_a_kernel")
-def test_a_missing_kernel_falls_back_to_keras_with_one_warning():
+def test_a_missing_kernel_falls_back_to_keras_with_one_warning(tiny_config):
     import keras
 
-    from imgrec_cli.config import Adam, Runtime
+    from imgrec_cli.config import Runtime, load_config
     from imgrec_cli.training import optimize, runtime
 
-    assert type(optimize.optimizer(Adam(type="adam"))) is keras.optimizers.Adam
+    assert type(optimize.optimizer(load_config(tiny_config), 10)) is keras.optimizers.Adam
     assert [text for text in runtime.start(Runtime(device="cpu")).warnings if "ResourceApplyAdam" in text] == [
         "training is slower than it could be: this Keras or TensorFlow lacks tensorflow.raw_ops.ResourceApplyAdam"
     ]
