@@ -19,3 +19,10 @@ ModelOption = Annotated[
     Path | None,
     typer.Option("-m", "--model", metavar="RUN|BUNDLE", help="Run or bundle; the newest finished run by default."),
 ]
+MinConfidenceOption = Annotated[
+    float, typer.Option(min=0, max=1, help="Below this probability the answer is: not sure.")
+]
+CoverageOption = Annotated[
+    float | None,
+    typer.Option(min=0.5, max=0.99, help="Name the classes among which the true one is that often, such as 0.95."),
+]

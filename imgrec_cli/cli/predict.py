@@ -14,7 +14,7 @@ import typer
 
 from imgrec_cli.cli import output
 from imgrec_cli.cli.newest import chosen_model
-from imgrec_cli.cli.options import ModelOption
+from imgrec_cli.cli.options import CoverageOption, MinConfidenceOption, ModelOption
 from imgrec_cli.errors import InputError
 from imgrec_cli.progress import Advance
 
@@ -50,13 +50,8 @@ def predict(
     ],
     model: ModelOption = None,
     top: Annotated[int, typer.Option(min=1, help="Number of classes to show per image.")] = 3,
-    min_confidence: Annotated[
-        float, typer.Option(min=0, max=1, help="Below this probability the answer is: not sure.")
-    ] = 0.0,
-    coverage: Annotated[
-        float | None,
-        typer.Option(min=0.5, max=0.99, help="Name the classes among which the true one is that often, such as 0.95."),
-    ] = None,
+    min_confidence: MinConfidenceOption = 0.0,
+    coverage: CoverageOption = None,
     tta: Annotated[
         bool, typer.Option("--tta", help="Average over slightly changed copies of each image: slower, often better.")
     ] = False,

@@ -12,7 +12,7 @@ import typer
 
 from imgrec_cli.cli import output
 from imgrec_cli.cli.newest import chosen_model
-from imgrec_cli.cli.options import QuietOption
+from imgrec_cli.cli.options import CoverageOption, MinConfidenceOption, QuietOption
 from imgrec_cli.errors import InputError, MissingExtraError, install_command
 
 if TYPE_CHECKING:
@@ -48,13 +48,8 @@ def serve(
         Path | None,
         typer.Option(help=f"File with the bearer token that requests must show; or the variable {TOKEN_VARIABLE}."),
     ] = None,
-    min_confidence: Annotated[
-        float, typer.Option(min=0, max=1, help="Below this probability the answer is: not sure.")
-    ] = 0.0,
-    coverage: Annotated[
-        float | None,
-        typer.Option(min=0.5, max=0.99, help="Name the classes among which the true one is that often, such as 0.95."),
-    ] = None,
+    min_confidence: MinConfidenceOption = 0.0,
+    coverage: CoverageOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """Answer over HTTP: a page to try, /predict, and the Open Inference Protocol.

@@ -18,6 +18,20 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.fixture
+def tree(tmp_path: Path) -> Callable[..., Path]:
+    """Writes empty files: scanning opens none of them."""
+
+    def write(*names: str) -> Path:
+        for name in names:
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        return tmp_path
+
+    return write
+
+
+@pytest.fixture
 def make_image(tmp_path: Path) -> MakeImage:
     """make_image("cat/1.png") writes a picture of noise below tmp_path, another one for every `seed` or name."""
 

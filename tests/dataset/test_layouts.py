@@ -12,20 +12,6 @@ from imgrec_cli.dataset import Listing, plan, scan
 from imgrec_cli.errors import DataError
 
 
-@pytest.fixture
-def tree(tmp_path: Path) -> Callable[..., Path]:
-    """Writes empty files: scanning opens none of them."""
-
-    def write(*names: str) -> Path:
-        for name in names:
-            path = tmp_path / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()
-        return tmp_path
-
-    return write
-
-
 def answer(folder: Path, key: str = "data.folder") -> tuple[str, str]:
     """What is said of a folder, with T for the test's own."""
     with pytest.raises(DataError) as caught:

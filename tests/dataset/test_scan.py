@@ -14,20 +14,6 @@ from imgrec_cli.dataset import Listing, scan, scan_labelled
 from imgrec_cli.errors import DataError
 
 
-@pytest.fixture
-def tree(tmp_path: Path) -> Callable[..., Path]:
-    """Writes empty files: scanning opens none of them."""
-
-    def write(*names: str) -> Path:
-        for name in names:
-            path = tmp_path / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()
-        return tmp_path
-
-    return write
-
-
 def paths(listing: Listing, split: str = "train") -> list[str]:
     return [example.path for example in listing.examples if example.split == split]
 
