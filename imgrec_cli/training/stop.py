@@ -67,7 +67,8 @@ def stopping() -> Iterator[Stop]:
     def handle(number: int, frame: FrameType | None) -> None:
         stop.asked(number)
 
-    before = {number: signal.signal(number, handle) for number in SIGNALS}
+    # a signal that this process was started to ignore, as `nohup … &` does, stays ignored
+    before = {number: signal.signal(number, handle) for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN}
     try:
         yield stop
     finally:

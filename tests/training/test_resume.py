@@ -31,6 +31,17 @@ def few_steps_per_execution(monkeypatch):
     monkeypatch.setattr("imgrec_cli.training.watch.SECONDS_BETWEEN_STEP_EVENTS", 0.0)
 
 
+@pytest.fixture(autouse=True)
+def plain_signals():
+    """The handlers of a program in the foreground, also where the tests run in the background."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.fixture(scope="module")
 def whole(tiny_config, tmp_path_factory):
     """The run that nobody stopped."""
@@ -121,6 +132,16 @@ def test_a_stop_says_where_and_a_second_ctrl_c_does_not_wait(tiny_config, tmp_pa
     with pytest.raises(KeyboardInterrupt):
         train(tiny_config, EVERYTHING, runs=tmp_path, on_event=listen_twice)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_signal_that_is_ignored_stays_ignored():
+    from imgrec_cli.training.stop import stopping
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with stopping() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert not stop.is_asked
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
 def test_a_stop_while_packing_leaves_a_run_to_go_on_with(whole, tiny_config, tmp_path, monkeypatch):
