@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from time import monotonic
 from types import FrameType
 from typing import Any
@@ -146,10 +146,33 @@ class _Server(uvicorn.Server):
         # a person at the keyboard does not wait for a balancer to look elsewhere
         self._stop_at = monotonic() + (0 if sig == signal.SIGINT else self._drain_seconds)
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # The system has connections ready that asyncio has not fetched yet; closing the socket would reset them.
+        waiting = [connection for listening in sockets or () for connection in _ready_connections(listening)]
+        for server in self.servers:
+            server.close()
+        loop = asyncio.get_running_loop()
+        for connection in waiting:
+            await loop.connect_accepted_socket(self._protocol, connection)
+        await super().shutdown(sockets)
+
+    def _protocol(self) -> _Connection:
+        return _Connection(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+
     async def on_tick(self, counter: int) -> bool:
         if self._stop_at is not None and monotonic() >= self._stop_at:
             return True
         return await super().on_tick(counter)
+
+
+def _ready_connections(listening: socket.socket) -> Iterator[socket.socket]:
+    while True:
+        try:
+            connection, _ = listening.accept()
+        except OSError:  # there are no more, or the socket is closed
+            return
+        connection.setblocking(False)
+        yield connection
 
 
 def listen(host: str, port: int) -> socket.socket:
