@@ -477,6 +477,8 @@ def _record_images(run: Run, dataset: "Dataset") -> None:
     run.write_examples(_recorded(dataset))
     if dataset.skipped:
         write_csv(run.skipped_file, ("path", "reason"), ((s.path, s.reason) for s in dataset.skipped))
+    run.audit_file.parent.mkdir(exist_ok=True)
+    write_json(run.audit_file, [finding.as_dict(dataset.found_names) for finding in dataset.findings])
     run.update_record(
         data={
             "fingerprint": dataset.fingerprint,

@@ -196,6 +196,10 @@ class Run:
         return self.folder / "report.html"
 
     @property
+    def audit_file(self) -> Path:
+        return self.folder / "analysis" / "audit.json"
+
+    @property
     def layers_file(self) -> Path:
         return self.folder / "analysis" / "layers.json"
 

@@ -6,7 +6,7 @@ from collections.abc import Collection as Places
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from imgrec_cli.dataset.collection import Collection
 from imgrec_cli.dataset.pack import Facts
@@ -26,6 +26,7 @@ TINY_SIDE = 16
 LONGEST = 5.0  # longer side to shorter one
 IMBALANCE = 5.0  # images of the largest class to those of the smallest
 SHARE_APART = 0.2  # of a mode in two classes or splits
+_KEPT = 5  # groups of a finding, and images of a group, that a run keeps as examples
 _GROUP_FIX = r'--set "data.group=([^/]*?)[-_ .]*\d*\.\w+$"'
 _SERIES = re.compile(r"(.*?\w)[-_ .]*\(?\d+\)?$")
 _ROBOFLOW = re.compile(r"\.rf\.[0-9a-f]{32}$")
@@ -49,6 +50,18 @@ class Finding:
     def places(self) -> list[int]:
         """All places once, in the order of the groups."""
         return list(dict.fromkeys(place for group in self.groups for place in group))
+
+    def as_dict(self, shown: Sequence[str]) -> dict[str, Any]:
+        """The finding as plain values for JSON, its first groups by the short names of the images in `shown`."""
+        return {
+            "kind": self.kind,
+            "level": self.level,
+            "message": self.message,
+            "fix": self.fix,
+            "images": len(self.places),
+            "groups": len(self.groups),
+            "examples": [[shown[place] for place in group[:_KEPT]] for group in self.groups[:_KEPT]],
+        }
 
 
 def audit(found: Collection, splits: Mapping[int, Split], data: "Data") -> list[Finding]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from imgrec_cli.dataset.audit import audit, leaks, summary_line
+from imgrec_cli.dataset.audit import Finding, audit, leaks, summary_line
 from imgrec_cli.dataset.collection import Collection
 from imgrec_cli.dataset.corrections import Corrected, correct
 from imgrec_cli.dataset.digests import Files
@@ -45,7 +45,8 @@ class Dataset:
     rows. `digests` are the BLAKE2b of the files' bytes, by row. `fingerprint` is equal for equal splits of equal files.
     `left_out` are the names of folders or labels that the config leaves out. `identities` by row are equal for equal
     pictures, `decided` are the rows whose label somebody has looked at; `shown` are short names and `groups` what must
-    stay together, both by example.
+    stay together, both by example. `findings` are what may be wrong with the collection, and `found_names` the short
+    names that their places stand for.
     """
 
     class_names: tuple[str, ...]
@@ -60,6 +61,8 @@ class Dataset:
     decided: frozenset[int] = frozenset()
     shown: tuple[str, ...] = ()
     groups: tuple[str, ...] | None = None
+    findings: tuple[Finding, ...] = ()
+    found_names: tuple[str, ...] = ()
 
     def rows(self, split: str) -> NDArray[np.int64]:
         """Rows int64 [images] of a split's images in `pixels`."""
@@ -154,6 +157,7 @@ def load_dataset(
     )
     for warning in _thin_splits(listing, examples, data):
         on_event(Warn(warning))
+    findings = audit(found, {place: example.split for place, example in zip(assigned, examples, strict=True)}, data)
     digests = tuple(fact.digest for fact in facts if not fact.reason)
     groups = _groups(examples, data)
     left_out = [(place, "left out by a correction") for place in sorted(corrected.excluded)]
@@ -174,12 +178,12 @@ def load_dataset(
         decided=frozenset(rows[place] for place in corrected.decided if place in rows),
         shown=tuple(found.shown[place] for place in assigned),
         groups=None if groups is None else tuple(groups),
+        findings=tuple(findings),
+        found_names=tuple(found.shown),
     )
     counts = ", ".join(f"{len(dataset.rows(split)):,} {split}" for split in SPLITS)
     on_event(Note(f"{len(examples):,} images in {len(listing.class_names)} classes: {counts}"))
-    summary = summary_line(
-        audit(found, {place: example.split for place, example in zip(assigned, examples, strict=True)}, data)
-    )
+    summary = summary_line(findings)
     if summary:
         on_event(Warn(summary))
     return dataset

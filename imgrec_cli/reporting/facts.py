@@ -44,6 +44,7 @@ class Facts:
     epochs: list[dict[str, Any]]
     examples: dict[str, list[RecordedExample]]
     skipped: list[dict[str, str]]
+    audit: list[dict[str, Any]] | None
     layers: list[dict[str, Any]]
     learning_curve: dict[str, Any] | None
     stress: dict[str, Any] | None
@@ -92,6 +93,21 @@ class Facts:
                 found.append((why, [f"{e.split}: {e.path}" for e in same]))
         return sorted(found)
 
+    def audited(self) -> list[dict[str, Any]] | None:
+        """What may be wrong with the images, the worst first, without absolute paths; None for a run that kept none."""
+        if self.audit is None:
+            return None
+        cut = self.without_paths
+        return [
+            {
+                **finding,
+                "message": cut(finding["message"]),
+                "fix": cut(finding["fix"]),
+                "examples": [[cut(_inside(name)) for name in group] for group in finding["examples"]],
+            }
+            for finding in self.audit
+        ]
+
     def without_paths(self, text: str) -> str:
         """A text with every absolute path cut to its last part: the page goes to others."""
         for folder in self._folders():
@@ -137,6 +153,7 @@ def read_facts(run: Run, split: str | None = None) -> Facts:
         epochs=run.read_metrics(),
         examples={name: run.read_examples(name) for name in SPLITS} if run.examples_file.is_file() else {},
         skipped=_csv(run.skipped_file),
+        audit=_json(run.audit_file),
         layers=_json(run.layers_file) or [],
         learning_curve=_json(run.learning_curve_file) if split == "test" else None,
         stress=_json(run.stress_file(split)),
@@ -161,6 +178,11 @@ def _answers(file: Path, names: list[str]) -> tuple[list[Answer], NDArray[np.flo
 
 def _json(file: Path) -> Any:
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+
+
+def _inside(name: str) -> str:
+    """The short name of an image; of one outside the data's folder, as a manifest may name, the last parts."""
+    return "…/" + "/".join(name.split("/")[-2:]) if name.startswith("../") else name
 
 
 def _csv(file: Path) -> list[dict[str, str]]:

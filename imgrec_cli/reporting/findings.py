@@ -126,7 +126,7 @@ def _memorised(facts: Facts) -> list[str]:
 def _left_out(facts: Facts) -> list[str]:
     found = []
     if facts.skipped:
-        found.append(f"{len(facts.skipped)} files could not be read and were left out.")
+        found.append(f"{len(facts.skipped)} files were left out; the reasons stand under The data.")
     if identical := facts.identical_files():
         found.append(f"{len(identical)} files occur in two splits or under two labels.")
     return found

@@ -102,6 +102,7 @@ def _content(facts: Facts, pictures: Pictures) -> dict[str, Any]:
         "counts": facts.counts(),
         "skipped": facts.skipped[:50],
         "skipped_count": len(facts.skipped),
+        "audit": facts.audited(),
         "identical": facts.identical_files()[:50],
         "augmented": pictures.sheet(facts.run.augmented_file),
         "layers": facts.layers,

@@ -8,6 +8,7 @@ import pytest
 pytestmark = pytest.mark.tf
 
 RUN = """\
+analysis/audit.json
 analysis/augmented.png
 analysis/layers.json
 analysis/learning-curve.json

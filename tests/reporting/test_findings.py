@@ -42,6 +42,7 @@ def facts(**changes) -> Facts:
         "epochs": [{"epoch": n, "val/loss": loss} for n, loss in enumerate((1.0, 0.5, 0.6), 1)],
         "examples": {"train": [example("cat", n) for n in range(90)] + [example("dog", n) for n in range(30)]},
         "skipped": [],
+        "audit": None,
         "layers": [],
         "learning_curve": None,
         "stress": None,

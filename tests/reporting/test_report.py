@@ -111,6 +111,42 @@ def test_no_absolute_path_is_in_it(run, tiny_config):
     assert record["data"]["fingerprint"] in found.text
 
 
+def test_what_may_be_wrong_with_the_images_is_in_the_data_section(tiny_config, tmp_path):
+    from imgrec_cli.api import train
+
+    shutil.copytree(tiny_config.parent / "shapes", tmp_path / "shapes")
+    shutil.copy(tmp_path / "shapes" / "circle" / "03.png", tmp_path / "shapes" / "cross" / "again.png")
+    (tmp_path / "shapes" / "square" / "empty.png").touch()
+    shutil.copy(tiny_config, tmp_path / "tiny.yaml")
+    found = page(train(tmp_path / "tiny.yaml", ["train.epochs=1"], runs=tmp_path / "runs"))
+    text = found.text.split("images by class and split")[1].split("The network")[0]
+    assert "What may be wrong with the images how bad what such as what to do" in text
+    doubled = re.search(r"warning 1 picture stands under two labels (.+?) decide on the sheet which label", text)
+    assert doubled is not None
+    assert set(doubled[1].split(" and ")) == {"circle/03.png", "cross/again.png"}
+    assert "warning 1 file without a single byte square/empty.png replace them" in text
+    assert "found nothing wrong" not in text
+    assert str(tmp_path) not in found.html
+
+
+def test_nothing_wrong_is_said_and_a_run_that_kept_no_audit_says_nothing_of_it(run):
+    run.audit_file.write_text("[]")
+    assert "The audit of the images found nothing wrong." in page(run).text
+    run.audit_file.unlink()
+    text = page(run).text
+    assert "audit" not in text
+    assert "What may be wrong with the images" not in text
+
+
+def test_the_audit_shows_no_folder_of_the_user_and_says_how_many_it_leaves_out(run):
+    outside = [["../../home/Jane Doe/scans/a.png"], ["/home/Jane Doe/scans/b.png"], ["circle/<b>.png"]]
+    finding = {"kind": "tiny", "level": "warning", "message": "1,234 images are far smaller", "fix": "look"}
+    run.audit_file.write_text(json.dumps([{**finding, "images": 1234, "groups": 1234, "examples": outside}]))
+    found = page(run)
+    assert "1,234 images are far smaller …/scans/a.png; …/b.png; circle/<b>.png; and 1,231 more look" in found.text
+    assert "Jane" not in found.html
+
+
 def test_pictures_hold_no_exif(run, tiny_config, tmp_path):
     lines = run.examples_file.read_text(encoding="utf-8").splitlines()
     test = next(line.split(",") for line in lines if line.startswith("test,"))
