@@ -76,6 +76,7 @@ def train(
     resume: Path | str | None = None,
     runs: Path = Path(RUNS_FOLDER),
     tensorboard: bool = False,
+    mlflow: bool = False,
     on_event: Listener = ignore,
 ) -> Run:
     """Train a classifier, ship it, judge it, and return the finished run, a new folder below `runs`.
@@ -83,7 +84,8 @@ def train(
     `config` is a configuration or the path of its YAML file, `overrides` are `key=value` texts for a file. With
     `resume` the unfinished run in that folder goes on from its last checkpoint instead, to the same bits as if it had
     never stopped; a config is then needed for nothing, and refused where it differs in more than a larger
-    `train.epochs`. With `tensorboard` the run also gets a folder of that name with every epoch's figures. The first
+    `train.epochs`. With `tensorboard` the run also gets a folder of that name with every epoch's figures; with
+    `mlflow` config, figures, scores and bundle also go to MLflow, to where its environment variables say. The first
     SIGINT or SIGTERM saves all state and raises Interrupted. Raises the kinds of imgrec_cli.errors; a run that began is
     then marked and kept.
     """
@@ -91,14 +93,30 @@ def train(
         from imgrec_cli.training.tensorboard import require_tensorboard
 
         require_tensorboard()
+    if mlflow:
+        from imgrec_cli.tracking.mlflow import require_mlflow
+
+        require_mlflow()
+    logs = Logs(tensorboard=tensorboard, mlflow=mlflow)
     with _stoppable() as stop:
         if resume is not None:
-            return _resumed(Run.open(Path(resume)), config, overrides, stop, on_event, tensorboard=tensorboard)
+            return _resumed(Run.open(Path(resume)), config, overrides, stop, on_event, logs)
         if config is None:
             raise InputError("no config is given", "name a YAML file, or a run to go on with: --resume RUN")
         given, path = _loaded(config, overrides)
         name = path.stem if path else "config"
-        return _begun(given, path, overrides, runs, name, stop, on_event, tensorboard=tensorboard)
+        return _begun(given, path, overrides, runs, name, stop, on_event, logs)
+
+
+@dataclass(frozen=True, slots=True)
+class Logs:
+    """Where the figures of a run go beside its folder."""
+
+    tensorboard: bool = False
+    mlflow: bool = False
+
+
+NO_LOGS = Logs()
 
 
 @contextmanager
@@ -125,8 +143,7 @@ def _begun(
     name: str,
     stop: "Stop",
     on_event: Listener,
-    *,
-    tensorboard: bool = False,
+    logs: Logs = NO_LOGS,
 ) -> Run:
     from imgrec_cli.config import resolved_yaml
 
@@ -152,9 +169,7 @@ def _begun(
             stop.run = run.folder
             on_event(Note(f"run {run.folder}"))
             with _outcome_recorded(run, config, started):
-                on_event = _with_tensorboard(run, on_event) if tensorboard else on_event
-                dataset, config = _loaded_images(config, listing, machine, run, on_event)
-                _fit_export_judge(config, dataset, run, stop, on_event)
+                _worked(config, listing, machine, run, stop, on_event, logs)
             write_report(run)
         except InputError:
             if not run.examples_file.exists():  # such as images that cannot be trained on: nothing has begun
@@ -163,10 +178,22 @@ def _begun(
     return run
 
 
-def _with_tensorboard(run: Run, on_event: Listener) -> Listener:
-    from imgrec_cli.training.tensorboard import with_scalars
+def _worked(
+    config: "Config", listing: "Listing", machine: "Machine", run: Run, stop: "Stop", on_event: Listener, logs: Logs
+) -> None:
+    """Load, fit, export and judge, with the logs that were asked for."""
+    dataset, config = _loaded_images(config, listing, machine, run, on_event)
+    if logs.tensorboard:
+        from imgrec_cli.training.tensorboard import with_scalars
 
-    return with_scalars(run.tensorboard_folder, on_event)
+        on_event = with_scalars(run.tensorboard_folder, on_event)
+    if not logs.mlflow:
+        _fit_export_judge(config, dataset, run, stop, on_event)
+        return
+    from imgrec_cli.tracking.mlflow import tracked
+
+    with tracked(run, config.model_dump(mode="json"), on_event) as listen:
+        _fit_export_judge(config, dataset, run, stop, listen)
 
 
 def _resumed(
@@ -175,8 +202,7 @@ def _resumed(
     overrides: Sequence[str],
     stop: "Stop",
     on_event: Listener,
-    *,
-    tensorboard: bool = False,
+    logs: Logs = NO_LOGS,
 ) -> Run:
     from imgrec_cli.config import load_config, resolved_yaml
 
@@ -217,9 +243,7 @@ def _resumed(
             changes["extended"] = [*record.get("extended", ()), extended]
         run.update_record(**changes)
         with _outcome_recorded(run, config, started, record.get("seconds", 0.0)):
-            on_event = _with_tensorboard(run, on_event) if tensorboard else on_event
-            dataset, config = _loaded_images(config, listing, machine, run, on_event)
-            _fit_export_judge(config, dataset, run, stop, on_event)
+            _worked(config, listing, machine, run, stop, on_event, logs)
         write_report(run)
     return run
 

@@ -22,6 +22,9 @@ def train(
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write every epoch's figures for TensorBoard, into the run.")
     ] = False,
+    mlflow: Annotated[
+        bool, typer.Option("--mlflow", help="Log config, figures, scores and model to MLflow (MLFLOW_TRACKING_URI).")
+    ] = False,
     quiet: QuietOption = False,
     format_: FormatOption = output.Format.human,
 ) -> None:
@@ -34,7 +37,7 @@ def train(
     from imgrec_cli import api
 
     with output.ProgressPrinter(format_, quiet) as progress:
-        run = api.train(config, set_ or (), resume=resume, tensorboard=tensorboard, on_event=progress)
+        run = api.train(config, set_ or (), resume=resume, tensorboard=tensorboard, mlflow=mlflow, on_event=progress)
     record = run.record
     scores = record["scores"]
     if format_ is output.Format.json:

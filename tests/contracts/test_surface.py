@@ -43,7 +43,15 @@ def test_parameters_of_the_public_functions() -> None:
         return [kinds.get(p.kind, "{}").format(p.name) for p in inspect.signature(function).parameters.values()]
 
     assert parameters(imgrec_cli.load_config) == ["path", "overrides"]
-    assert parameters(imgrec_cli.train) == ["config", "overrides", "resume=", "runs=", "tensorboard=", "on_event="]
+    assert parameters(imgrec_cli.train) == [
+        "config",
+        "overrides",
+        "resume=",
+        "runs=",
+        "tensorboard=",
+        "mlflow=",
+        "on_event=",
+    ]
     assert parameters(imgrec_cli.evaluate) == ["model", "split=", "data=", "tta=", "on_event="]
     assert parameters(imgrec_cli.Classifier.load) == ["path", "min_confidence=", "coverage=", "tta=", "threads="]
     assert parameters(imgrec_cli.Classifier.predict) == ["self", "image"]
