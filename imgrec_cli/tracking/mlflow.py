@@ -6,12 +6,11 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from importlib.metadata import version
+from importlib.metadata import requires, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from imgrec_cli import __version__
 from imgrec_cli.errors import InputError, Interrupted, MissingExtraError, install_command
 from imgrec_cli.progress import EpochEnd, Listener, Note, Warn
 from imgrec_cli.rundir import Run
@@ -152,11 +151,16 @@ def _log_results(run: Run) -> None:
             name=MODEL,
             python_model=str(Path(__file__).with_name("pyfunc.py")),
             artifacts={"bundle": str(run.bundle_folder)},
-            pip_requirements=[
-                f"imgrec=={__version__}",
-                *(f"{name}=={version(name)}" for name in ("mlflow-skinny", "pandas")),
-            ],
+            # imgrec goes along as code: a requirement by its name would be looked up on an index where it is not
+            code_paths=[str(Path(__file__).parents[1])],
+            pip_requirements=[f"{name}=={version(name)}" for name in _requirements()],
         )
+
+
+def _requirements() -> list[str]:
+    """The distributions that the model needs: what imgrec itself installs, and what MLflow loads a model with."""
+    base = [line for line in requires("imgrec") or [] if "extra ==" not in line]
+    return [*(re.split(r"[^\w.-]", line)[0] for line in base), "mlflow-skinny", "pandas"]
 
 
 def _parameters(config: Mapping[str, Any]) -> dict[str, str]:

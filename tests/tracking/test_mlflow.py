@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import imgrec_cli
 from imgrec_cli.errors import InputError, MissingExtraError
 
 pytestmark = pytest.mark.tf
@@ -55,7 +56,8 @@ else:
 model = mlflow.pyfunc.load_model(sys.argv[1])
 print(json.dumps({"answers": model.predict([open(sys.argv[2], "rb").read()]),
     "requirements": open(mlflow.pyfunc.get_model_dependencies(sys.argv[1])).read().split(),
-    "loaded": [name for name in ("tensorflow", "keras", "jax") if name in sys.modules]}))
+    "loaded": [name for name in ("tensorflow", "keras", "jax") if name in sys.modules],
+    "home": sys.modules["imgrec_cli"].__file__}))
 """
 
 
@@ -149,8 +151,10 @@ def test_the_model_answers_in_a_process_without_tensorflow(
     expected = Classifier.load(machine.folder / trained["run"]).predict(photo.read_bytes())
     assert answer == expected.as_dict()
     assert found["loaded"] == []
-    names = [text.split("==")[0] for text in found["requirements"]]
-    assert sorted(names) == ["imgrec", "mlflow-skinny", "pandas"]
+    assert Path(found["home"]).parent != Path(imgrec_cli.__file__).parent, "the model brings its own copy of imgrec"
+    names = {text.split("==")[0] for text in found["requirements"]}
+    assert {"ai-edge-litert", "numpy", "pillow", "mlflow-skinny", "pandas"} <= names
+    assert not names & {"imgrec", "tensorflow", "tensorflow-cpu", "keras"}, "imgrec is on no index"
 
 
 @pytest.mark.slow
