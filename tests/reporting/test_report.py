@@ -144,7 +144,9 @@ def test_the_audit_shows_no_folder_of_the_user_and_says_how_many_it_leaves_out(r
     finding = {"kind": "tiny", "level": "warning", "message": "1,234 images are far smaller", "fix": "look"}
     run.audit_file.write_text(json.dumps([{**finding, "images": 1234, "groups": 1234, "examples": outside}]))
     found = page(run)
-    assert "1,234 images are far smaller …/scans/a.png; …/b.png; circle/<b>.png; and 1,231 more look" in found.text
+    assert "1,234 images are far smaller What to do: look. …/scans/a.png; …/b.png; circle/<b>.png; and 1,231 more" in (
+        found.text
+    )
     assert "Jane" not in found.html
 
 
