@@ -1,6 +1,12 @@
 """A service on the run that is trained once a session, asked without a socket."""
 
 import base64
+import contextlib
+import http.client
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -48,3 +54,46 @@ def client(make_client: Callable[..., Any]) -> Any:
 
 def b64(data: bytes) -> str:
     return base64.b64encode(data).decode()
+
+
+class Served:
+    """A process of `imgrec serve` on a free port."""
+
+    def __init__(self, run, *options, **environment):
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "imgrec_cli", "serve", str(run), "--port", "0", "--name", "shapes", *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **environment},
+        )
+        self.said = self.process.stderr.readline()
+        self.port = int(re.search(r"http://127\.0\.0\.1:(\d+) ", self.said).group(1))
+
+    def connect(self):
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+
+    def ask(self, method="GET", path="/v2/health/ready", body=None, headers=None):
+        with contextlib.closing(self.connect()) as connection:
+            connection.request(method, path, body, headers or {})
+            response = connection.getresponse()
+            return response.status, response.read()
+
+    def end(self):
+        out, err = self.process.communicate(timeout=60)
+        return self.process.returncode, out, err
+
+
+@pytest.fixture
+def serve(tiny_run):
+    started = []
+
+    def start(*options, **environment):
+        started.append(Served(tiny_run, *options, **environment))
+        return started[-1]
+
+    yield start
+    for served in started:
+        if served.process.poll() is None:
+            served.process.kill()
+        served.process.communicate()

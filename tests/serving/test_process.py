@@ -1,10 +1,8 @@
 """`imgrec serve` as a process: it says where, answers, and ends in order."""
 
-import contextlib
 import http.client
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -15,49 +13,6 @@ import time
 import pytest
 
 pytestmark = [pytest.mark.tf, pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")]
-
-
-class Served:
-    """A process of `imgrec serve` on a free port."""
-
-    def __init__(self, run, *options, **environment):
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "imgrec_cli", "serve", str(run), "--port", "0", "--name", "shapes", *options],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, **environment},
-        )
-        self.said = self.process.stderr.readline()
-        self.port = int(re.search(r"http://127\.0\.0\.1:(\d+) ", self.said).group(1))
-
-    def connect(self):
-        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-
-    def ask(self, method="GET", path="/v2/health/ready", body=None, headers=None):
-        with contextlib.closing(self.connect()) as connection:
-            connection.request(method, path, body, headers or {})
-            response = connection.getresponse()
-            return response.status, response.read()
-
-    def end(self):
-        out, err = self.process.communicate(timeout=60)
-        return self.process.returncode, out, err
-
-
-@pytest.fixture
-def serve(tiny_run):
-    started = []
-
-    def start(*options, **environment):
-        started.append(Served(tiny_run, *options, **environment))
-        return started[-1]
-
-    yield start
-    for served in started:
-        if served.process.poll() is None:
-            served.process.kill()
-        served.process.communicate()
 
 
 def test_sigterm_under_load_answers_what_was_accepted_and_ends_with_0(serve, images):
