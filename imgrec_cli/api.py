@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from imgrec_cli.bundle import MANIFEST, TARGETS, Manifest
 from imgrec_cli.classifier import Classifier
+from imgrec_cli.comparison import Comparison, read_judged
+from imgrec_cli.comparison import compare as compare_judged
 from imgrec_cli.errors import (
     DataError,
     ImgrecError,
@@ -28,6 +30,7 @@ from imgrec_cli.origin import (
     Reproduction,
     command,
     compared,
+    config_differences,
     differences,
     git_record,
     machine_record,
@@ -549,6 +552,20 @@ def stress(
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, found.as_dict())
     return found
+
+
+def compare(
+    runs: Sequence[Path | str], *, split: str = "test", figures: Sequence[str] = ()
+) -> tuple[Comparison, list[list[tuple[str, str, str]]]]:
+    """Compare the first of two or more judged runs, or evaluations in them, with each other one.
+
+    `split` is the evaluation of each run that is compared, `figures` are asked for beside the usual ones. Returns the
+    comparison, and for each other run what differs in its config: key, value of the first, value of this one.
+    """
+    judged = [read_judged(Path(run), split) for run in runs]
+    comparison = compare_judged(judged, figures)
+    base = judged[0].run
+    return comparison, [config_differences(base, one.run) if base and one.run else [] for one in judged[1:]]
 
 
 def _to_judge(

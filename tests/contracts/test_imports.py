@@ -16,7 +16,7 @@ ROWS = (
     ("api",),
     (
         *("training", "reporting", "serving", "sheets", "evaluation", "stress", "explanation", "origin", "answers"),
-        "tracking",
+        *("tracking", "comparison"),
     ),
     ("classifier", "dataset"),
     ("engines",),
