@@ -3,9 +3,10 @@ Each calls the parts in order."""
 
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,7 +40,8 @@ from imgrec_cli.origin import (
     without_home,
 )
 from imgrec_cli.progress import Listener, Note, Warn, ignore
-from imgrec_cli.reporting import write_card, write_report
+from imgrec_cli.repeats import record as record_repeats
+from imgrec_cli.reporting import write_card, write_repeats_report, write_report
 from imgrec_cli.rundir import (
     RUNS_FOLDER,
     RecordedExample,
@@ -78,6 +80,8 @@ def train(
     *,
     resume: Path | str | None = None,
     runs: Path = Path(RUNS_FOLDER),
+    folds: int | None = None,
+    seeds: int | None = None,
     tensorboard: bool = False,
     mlflow: bool = False,
     on_event: Listener = ignore,
@@ -87,10 +91,11 @@ def train(
     `config` is a configuration or the path of its YAML file, `overrides` are `key=value` texts for a file. With
     `resume` the unfinished run in that folder goes on from its last checkpoint instead, to the same bits as if it had
     never stopped; a config is then needed for nothing, and refused where it differs in more than a larger
-    `train.epochs`. With `tensorboard` the run also gets a folder of that name with every epoch's figures; with
-    `mlflow` config, figures, scores and bundle also go to MLflow, to where its environment variables say. The first
-    SIGINT or SIGTERM saves all state and raises Interrupted. Raises the kinds of imgrec_cli.errors; a run that began is
-    then marked and kept.
+    `train.epochs`. With `folds` or `seeds` the run holds as many trainings, each a run of its own: one for each part of
+    the images, which judges it, or one for each of several seeds on one split. With `tensorboard` a run also gets a
+    folder of that name with every epoch's figures; with `mlflow` config, figures, scores and bundle also go to MLflow,
+    to where its environment variables say. The first SIGINT or SIGTERM saves all state and raises Interrupted. Raises
+    the kinds of imgrec_cli.errors; a run that began is then marked and kept.
     """
     if tensorboard:
         from imgrec_cli.training.tensorboard import require_tensorboard
@@ -102,13 +107,20 @@ def train(
         require_mlflow()
     logs = Logs(tensorboard=tensorboard, mlflow=mlflow)
     with _stoppable() as stop:
+        if folds is not None and seeds is not None:
+            raise InputError("folds and seeds are both given", "repeat a training by one of them")
         if resume is not None:
+            if folds is not None or seeds is not None:
+                raise InputError("a run goes on as it began", "leave --folds and --seeds out beside --resume")
             return _resumed(Run.open(Path(resume)), config, overrides, stop, on_event, logs)
         if config is None:
             raise InputError("no config is given", "name a YAML file, or a run to go on with: --resume RUN")
         given, path = _loaded(config, overrides)
         name = path.stem if path else "config"
-        return _begun(given, path, overrides, runs, name, stop, on_event, logs)
+        if folds is not None or seeds is not None:
+            kind, number = ("folds", folds) if folds is not None else ("seeds", seeds)
+            return _begun_repeats(given, path, overrides, runs, kind, number or 0, stop, on_event, logs)
+        return _begun(given, path, overrides, partial(Run.create, runs, name), stop, on_event, logs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +154,7 @@ def _begun(
     config: "Config",
     path: Path | None,
     overrides: Sequence[str],
-    runs: Path,
-    name: str,
+    create: Callable[[], Run],
     stop: "Stop",
     on_event: Listener,
     logs: Logs = NO_LOGS,
@@ -152,7 +163,7 @@ def _begun(
 
     started = time.time()
     listing, machine, config = _started(config, on_event)
-    run = Run.create(runs, name)
+    run = create()
     with run.held():
         try:
             if path:
@@ -212,6 +223,8 @@ def _resumed(
     started = time.time()
     with run.held():
         record = run.record
+        if "repeats" in record:
+            return _resumed_repeats(run, given, overrides, stop, on_event, logs)
         stored = load_config(run.resolved_config_file)
         config, _ = _loaded(run.resolved_config_file if given is None else given, overrides)
         images = record["data"]["images"]["train"] if "data" in record else None
@@ -249,6 +262,129 @@ def _resumed(
             _worked(config, listing, machine, run, stop, on_event, logs)
         write_report(run)
     return run
+
+
+def _begun_repeats(
+    config: "Config",
+    path: Path | None,
+    overrides: Sequence[str],
+    runs: Path,
+    kind: str,
+    number: int,
+    stop: "Stop",
+    on_event: Listener,
+    logs: Logs = NO_LOGS,
+) -> Run:
+    """A run of several trainings: `kind` is folds or seeds. What cannot be divided is said before the first begins."""
+    from imgrec_cli.config import check_decision, check_weights, resolved_yaml
+    from imgrec_cli.dataset import plan, scan
+
+    if not 2 <= number <= 1000:
+        raise InputError(f"{kind}: {number}", "from 2 to 1000 trainings make a run of several")
+    if config.data.split.fold is not None:
+        raise InputError(f"the config has data.split.fold, which --{kind} cannot stand beside", "leave one of them out")
+    listing = scan(config.data)
+    check_weights(config)
+    check_decision(config, listing.class_names)
+    for place in range(1, number + 1):
+        part = _config_of_part(config, kind, place, number)
+        plan(listing, part.data, part.seed)
+    run = Run.create(runs, path.stem if path else "config")
+    (run.folder / "checkpoints").rmdir()  # each training has its own
+    if path:
+        write_text(run.config_file, path.read_text(encoding="utf-8-sig"))
+    write_text(run.resolved_config_file, resolved_yaml(config, run.folder))
+    run.update_record(
+        name=run.name,
+        status="running",
+        started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        command=f"{command(path, overrides)} --{kind} {number}" if path else None,
+        git=git_record(path),
+        overrides=[without_home(setting) for setting in overrides],
+        seed=config.seed,
+        repeats={"kind": kind, "number": number},
+    )
+    on_event(Note(f"run {run.folder}: {number} trainings"))
+    with run.held():
+        try:
+            _train_parts(run, config, stop, on_event, logs)
+        except InputError:
+            if not any(run.part(kind, place).folder.exists() for place in range(1, number + 1)):
+                shutil.rmtree(run.folder, ignore_errors=True)  # as for a single run: nothing has begun
+            raise
+    return run
+
+
+def _resumed_repeats(
+    run: Run,
+    config: "Config | Path | str | None",
+    overrides: Sequence[str],
+    stop: "Stop",
+    on_event: Listener,
+    logs: Logs,
+) -> Run:
+    from imgrec_cli.config import load_config
+
+    stored = load_config(run.resolved_config_file)
+    asked, _ = _loaded(run.resolved_config_file if config is None else config, overrides)
+    refuse_another_config(run, stored, asked, None)
+    if asked.train.epochs != stored.train.epochs:
+        raise InputError(f"{run.folder}: its trainings have {stored.train.epochs} epochs", "start a new run for more")
+    if run.record["status"] == "finished":
+        on_event(Note(f"{run.folder} is finished: nothing is left to do"))
+        return run
+    run.update_record(status="running", error=None)
+    _train_parts(run, stored, stop, on_event, logs)
+    return run
+
+
+def _train_parts(run: Run, config: "Config", stop: "Stop", on_event: Listener, logs: Logs) -> None:
+    """Train what is left of a run of several trainings, then put their scores together."""
+    from imgrec_cli.training.runtime import forget_models
+
+    kind, number = run.record["repeats"]["kind"], run.record["repeats"]["number"]
+    parts = [run.part(kind, place) for place in range(1, number + 1)]
+    with _outcome_recorded(run, config, time.time(), run.record.get("seconds", 0.0)):
+        try:
+            for place, part in enumerate(parts, 1):
+                on_event(Note(f"{kind.removesuffix('s')} {place} of {number}"))
+                forget_models()
+                if part.record_file.is_file():
+                    _resumed(part, None, (), stop, on_event, logs)
+                else:
+                    asked = _config_of_part(_decided_as_in(parts[0], config), kind, place, number)
+                    _begun(asked, None, (), part.made, stop, on_event, logs)
+        except Interrupted as error:
+            raise Interrupted(error.message, f"to go on: imgrec train --resume {run.folder}") from None
+        finally:
+            stop.run = run.folder
+        record_repeats(run, kind, number)
+    write_repeats_report(run)
+
+
+def _config_of_part(config: "Config", kind: str, place: int, number: int) -> "Config":
+    """The config of one training: another part of the images judges, or another seed on the same split."""
+    from imgrec_cli.config import Fold
+
+    split = config.data.split
+    if kind == "folds":
+        split, seed = split.model_copy(update={"fold": Fold(number=place, of=number)}), config.seed
+    else:
+        kept = config.seed if split.seed is None else split.seed
+        split, seed = split.model_copy(update={"seed": kept}), (config.seed + place - 1) % 2**32
+    return config.model_copy(update={"seed": seed, "data": config.data.model_copy(update={"split": split})})
+
+
+def _decided_as_in(first: Run, config: "Config") -> "Config":
+    """The config with every `auto` of the machine as the first training has it, so that all are trained alike."""
+    from imgrec_cli.config import load_config
+
+    if not first.resolved_config_file.is_file():
+        return config
+    found = load_config(first.resolved_config_file)
+    size = found.train.batch_size if config.train.batch_size == "auto" else config.train.batch_size
+    train = config.train.model_copy(update={"precision": found.train.precision, "batch_size": size})
+    return config.model_copy(update={"train": train, "runtime": found.runtime})
 
 
 def _loaded(given: "Config | Path | str", overrides: Sequence[str]) -> "tuple[Config, Path | None]":
@@ -314,7 +450,7 @@ def reproduce(run: Path | str, *, runs: Path = Path(RUNS_FOLDER), on_event: List
         on_event(Warn(f"the run was given {extended['to_epochs']} epochs after {extended['from_epochs']}"))
     on_event(Note(f"training {first.folder} again"))
     with _stoppable() as stop:
-        second = _begun(config, None, (), runs, f"again-{first.name}", stop, on_event)
+        second = _begun(config, None, (), partial(Run.create, runs, f"again-{first.name}"), stop, on_event)
     return compared(first, second)
 
 
@@ -705,6 +841,8 @@ def report(run: Path | str | None = None, file: Path | str | None = None, *, ima
     Without `images` it holds no picture. Raises InputError where the run was not judged yet.
     """
     found = Run.open(Path(run)) if run is not None else newest_finished_run(Path(RUNS_FOLDER))[0]
+    if "repeats" in found.record:
+        return write_repeats_report(found, None if file is None else Path(file))
     return write_report(found, file=None if file is None else Path(file), images=images)
 
 

@@ -218,6 +218,12 @@ def find_bundle(path: Path) -> Path:
         run = Run.open(path)
         if (run.bundle_folder / MANIFEST).is_file():
             return run.bundle_folder
+        if repeats := run.record.get("repeats"):
+            kind, number = repeats["kind"], repeats["number"]
+            raise InputError(
+                f"{path}: these are {number} trainings, each with a model of its own",
+                f"name one of them, such as {run.part(kind, 1).folder}; a model to ship is trained without --{kind}",
+            )
         raise InputError(f"{path}: this run has no bundle; its status is {run.record.get('status')}")
     if not path.exists():
         raise InputError(f"{path}: no such run or bundle", "imgrec runs lists the runs here")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from imgrec_cli.bundle import Manifest
 from imgrec_cli.errors import InputError
 from imgrec_cli.evaluation import CAVEATS
-from imgrec_cli.metrics.intervals import Interval, wilson
+from imgrec_cli.metrics.intervals import Interval, t_interval, welch, wilson
 from imgrec_cli.metrics.paired import (
     SIGNIFICANT,
     Floats,
@@ -36,13 +36,14 @@ Key = tuple[str, int]  # the digest of an image's file, else its path; and which
 class Judged:
     """One evaluation that was kept: true class and answer by image, and what its run cost.
 
-    `by_content` is whether images are known by the digests of their files; `shown` maps them to their paths.
+    `answers` has one answer of each training: several for a run of several seeds. `by_content` is whether images are
+    known by the digests of their files; `shown` maps them to their paths.
     """
 
     name: str
     split: str
     class_names: list[str]
-    answers: dict[Key, tuple[str, str]]
+    answers: dict[Key, tuple[str, tuple[str, ...]]]
     shown: dict[Key, str]
     by_content: bool
     run: Run | None
@@ -54,6 +55,9 @@ class Judged:
         if self.run is None:
             return dict.fromkeys(("seconds", "epochs", "parameters", "bytes", "milliseconds"))
         run, record = self.run, self.run.record
+        if repeats := record.get("repeats"):
+            first = Judged("", "", [], {}, {}, False, run.part(repeats["kind"], 1)).cost
+            return {**first, "seconds": record.get("seconds"), "epochs": None}
         layers = json.loads(run.layers_file.read_text(encoding="utf-8")) if run.layers_file.is_file() else None
         manifest = Manifest.read(run.bundle_folder) if run.bundle_folder.is_dir() else None
         return {
@@ -70,7 +74,8 @@ class Difference:
     """One figure of two runs: `difference` is new minus base, `interval` its 95 % interval by the paired bootstrap.
 
     `p` is the p value of McNemar's exact test for accuracy and recalls, of the bootstrap for others; where several
-    tests belong together (several new runs, the recalls of all classes) it is Holm's.
+    tests belong together (several new runs, the recalls of all classes) it is Holm's. Of runs of several seeds, base
+    and new are means over the trainings, and interval and p value are Welch's.
     """
 
     figure: str
@@ -94,26 +99,29 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Against:
-    """One new run beside the base: overall figures, the recall of every class, and how often one alone was right."""
+    """One new run beside the base: overall figures, the recall of every class, and on how many images one alone was
+    right (None for runs of several seeds)."""
 
     name: str
     figures: list[Difference]
     recalls: list[Difference]
-    only_base: int
-    only_new: int
+    only_base: int | None
+    only_new: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """All runs on the images that all of them were judged on.
 
-    `figures` holds for each run name → (value, 95 % interval). `notes` say what was not the same.
+    `figures` holds for each run name → (value, 95 % interval). `trainings` counts those behind each run. `notes` say
+    what was not the same.
     """
 
     split: str
     caveat: str
     images: int
     names: list[str]
+    trainings: list[int]
     class_names: list[str]
     figures: list[dict[str, tuple[float, Interval]]]
     against: list[Against]
@@ -128,6 +136,9 @@ def read_judged(path: Path, split: str) -> Judged:
     """
     if (path / "run.json").is_file():
         run: Run | None = Run.open(path)
+        repeats = Run(path).record.get("repeats", {})
+        if repeats.get("kind") == "seeds":
+            return _of_seeds(path, repeats["number"], split)
         folder = path / "evaluation" / split
         if not (folder / "predictions.csv").is_file():
             kept = sorted(found.parent.name for found in (path / "evaluation").glob("*/predictions.csv"))
@@ -149,14 +160,26 @@ def read_judged(path: Path, split: str) -> Judged:
     digests = _digests(run, folder.name)
     by_content = bool(digests) and all(digests.get(row[0]) for row in rows[1:])
     seen: defaultdict[str, int] = defaultdict(int)
-    answers, shown = {}, {}
+    answers: dict[Key, tuple[str, tuple[str, ...]]] = {}
+    shown: dict[Key, str] = {}
     for row in sorted(rows[1:], key=lambda row: row[0]):
         identity = digests[row[0]] if by_content else row[0]
         key = identity, seen[identity]
         seen[identity] += 1
-        answers[key], shown[key] = (row[1], row[2]), row[0]
+        answers[key], shown[key] = (row[1], (row[2],)), row[0]
     name = path.name if (path / "run.json").is_file() or run is None else f"{run.name}/{path.name}"
     return Judged(name, folder.name, class_names, answers, shown, by_content, run)
+
+
+def _of_seeds(path: Path, number: int, split: str) -> Judged:
+    """All trainings of a run of several seeds, which were judged on the same images."""
+    run = Run.open(path)
+    parts = [read_judged(run.part("seeds", place).folder, split) for place in range(1, number + 1)]
+    first = parts[0]
+    answers = {
+        key: (label, tuple(part.answers[key][1][0] for part in parts)) for key, (label, _) in first.answers.items()
+    }
+    return replace(first, name=path.name, answers=answers, run=run)
 
 
 def _digests(run: Run | None, evaluation: str) -> dict[str, str]:
@@ -186,26 +209,45 @@ def compare(judged: Sequence[Judged], wanted: Sequence[str] = ()) -> Comparison:
     keys, notes = _common(judged)
     place = {name: number for number, name in enumerate(names)}
     labels = np.array([place[judged[0].answers[key][0]] for key in keys], np.int64)
-    answers = [np.array([place[one.answers[key][1]] for key in keys], np.int64) for one in judged]
+    trainings = [len(next(iter(one.answers.values()))[1]) for one in judged]
+    # int64 [trainings, N] of each run
+    answers = [np.array([[place[a] for a in one.answers[key][1]] for key in keys], np.int64).T for one in judged]
     for figure in wanted:
         _parsed(figure, names)
     shown = list(dict.fromkeys([*SHOWN, *wanted]))
-    measured = tallies(labels, answers, len(names))
-    drawn = resampled(labels, answers, len(names))
-    against = [
-        _against(number, judged[number].name, labels, answers, measured, drawn, shown, names)
-        for number in range(1, len(judged))
-    ]
+    if max(trainings) == 1:
+        singles = [answer[0] for answer in answers]
+        measured = tallies(labels, singles, len(names))
+        drawn = resampled(labels, singles, len(names))
+        figures = [
+            {figure: _with_interval(figure, names, one, many) for figure in shown}
+            for one, many in zip(measured, drawn, strict=True)
+        ]
+        against = [
+            _against(number, judged[number].name, labels, singles, measured, drawn, shown, names)
+            for number in range(1, len(judged))
+        ]
+    elif min(trainings) == 1:
+        single, several = (judged[trainings.index(count)].name for count in (1, max(trainings)))
+        raise InputError(
+            f"{several} is {max(trainings)} trainings, {single} is one",
+            f"train {single} with --seeds too, or name one training, such as {several}/seeds/1",
+        )
+    else:
+        repeated = [tallies(labels, list(answer), len(names)) for answer in answers]
+        figures = [{figure: _mean(figure, names, many) for figure in shown} for many in repeated]
+        against = [
+            _against_seeds(judged[number].name, repeated[0], repeated[number], shown, names)
+            for number in range(1, len(judged))
+        ]
     return Comparison(
         split=judged[0].split if len({one.split for one in judged}) == 1 else "several splits",
         caveat="; ".join(dict.fromkeys(CAVEATS[one.split] for one in judged if one.split in CAVEATS)),
         images=len(keys),
         names=[one.name for one in judged],
+        trainings=trainings,
         class_names=names,
-        figures=[
-            {figure: _with_interval(figure, names, one, many) for figure in shown}
-            for one, many in zip(measured, drawn, strict=True)
-        ],
+        figures=figures,
         against=_adjusted(against),
         costs=[one.cost for one in judged],
         notes=notes,
@@ -320,6 +362,30 @@ def _against(
         int((right_base & ~right_new).sum()),
         int((right_new & ~right_base).sum()),
     )
+
+
+def _values(figure: str, names: list[str], trainings: list[Tallies]) -> list[float]:
+    return [float(one.figure(*_parsed(figure, names))) for one in trainings]
+
+
+def _mean(figure: str, names: list[str], trainings: list[Tallies]) -> tuple[float, Interval]:
+    values = _values(figure, names, trainings)
+    return float(np.mean(values)), t_interval(values)
+
+
+def _against_seeds(
+    name: str, base: list[Tallies], new: list[Tallies], shown: Sequence[str], names: list[str]
+) -> Against:
+    """Several trainings beside several of the base."""
+
+    def difference(figure: str) -> Difference:
+        before, after = _values(figure, names, base), _values(figure, names, new)
+        p, interval = welch(before, after)
+        mean_before, mean_after = float(np.mean(before)), float(np.mean(after))
+        return Difference(figure, mean_before, mean_after, mean_after - mean_before, interval, p)
+
+    recalls = [difference(f"recall.{class_name}") for class_name in names]
+    return Against(name, [difference(figure) for figure in shown], recalls, None, None)
 
 
 def _adjusted(against: list[Against]) -> list[Against]:

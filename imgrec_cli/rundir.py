@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -117,6 +118,16 @@ class Run:
                 "change to a folder you can write to: runs are kept in ./runs",
             ) from error
         raise InputError(f"{parent}: a thousand runs named {stem} already", "remove some: imgrec runs prune --keep 10")
+
+    def part(self, kind: str, number: int) -> "Run":
+        """One training of a run of several: `kind` is `folds` or `seeds`, `number` counts from 1."""
+        return Run(self.folder / kind / str(number))
+
+    def made(self) -> "Run":
+        """The same, its folder made anew: what lies there without a record is from a process killed as it began."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        (self.folder / "checkpoints").mkdir(parents=True)
+        return self
 
     @classmethod
     def open(cls, folder: Path) -> "Run":
@@ -370,9 +381,12 @@ def list_runs(parent: Path) -> list[tuple[Run, dict[str, Any]]]:
 
 
 def newest_finished_run(parent: Path) -> tuple[Run, dict[str, Any]]:
-    """The finished run below `parent` that started last, and its record. Raises InputError where there is none."""
+    """The finished run below `parent` that started last, and its record. Raises InputError where there is none.
+
+    A run of several trainings has no model of its own and is passed over.
+    """
     for run, record in list_runs(parent):
-        if record.get("status") == "finished":
+        if record.get("status") == "finished" and "repeats" not in record:
             return run, record
     raise InputError(
         f"no finished run in {parent}", "train one: imgrec train CONFIG, or name a run or bundle with -m PATH"

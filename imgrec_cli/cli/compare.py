@@ -107,6 +107,9 @@ def _print(comparison: "Comparison", configs: list[list[tuple[str, str, str]]]) 
         output.note(f"note: {note}")
     split = comparison.split
     output.line(f"{split}: {comparison.images:,} images{f', {comparison.caveat}' if comparison.caveat else ''}")
+    if max(comparison.trainings) > 1:
+        counts = ", ".join(map(str, comparison.trainings))
+        output.line(f"means over {counts} trainings: the tests speak of other seeds, on these images")
     output.table(
         [split, *comparison.names],
         (
@@ -139,8 +142,12 @@ def _print_against(base: str, one: "Against", split: str) -> None:
     size = "" if accuracy.is_real else " at this size"
     output.line(
         f"{one.name} against {base}: {accuracy.verdict} in accuracy{size} "
-        f"({_points(accuracy.difference)} points, {_p(accuracy.p, 'p ')}); "
-        f"right where the other is wrong: {one.only_new:,} and {one.only_base:,} images"
+        f"({_points(accuracy.difference)} points, {_p(accuracy.p, 'p ')})"
+        + (
+            ""
+            if one.only_new is None
+            else f"; right where the other is wrong: {one.only_new:,} and {one.only_base:,} images"
+        )
     )
     output.table(
         [f"{split}, difference", "change", "95 % interval", "p", ""],

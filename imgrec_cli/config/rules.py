@@ -46,9 +46,20 @@ def split_leaves_training_images(config: Config) -> Found:
     """Shares that are cut off must leave something; those of given folders are not cut."""
     data = config.data
     validation = data.split.validation if data.validation is None else 0
-    test = data.split.test if data.test is None else 0
+    test = data.split.test if data.test is None and data.split.fold is None else 0
     if validation + test > 1 - 1e-9:
         yield ("data", "split"), f"validation and test take {validation + test:.0%}, which leaves nothing to train on"
+
+
+def fold_is_one_of_the_parts(config: Config) -> Found:
+    """A fold is cut from the training images, and is one of as many as there are."""
+    fold = config.data.split.fold
+    if fold is None:
+        return
+    if fold.number > fold.of:
+        yield ("data", "split", "fold", "number"), f"must be at most the {fold.of} of `of`, got {fold.number}"
+    if config.data.test is not None:
+        yield ("data", "split", "fold"), "cannot stand beside data.test: a fold is cut from the training images"
 
 
 def validation_chooses_the_model(config: Config) -> Found:
@@ -185,6 +196,7 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[Config], Found]], ...] = (
     (("data",), images_are_named),
     (("data.folder", "data.train", "data.validation", "data.test"), folder_stands_alone),
     (("data.split", "data.validation", "data.test"), split_leaves_training_images),
+    (("data.split", "data.test"), fold_is_one_of_the_parts),
     (("data",), validation_chooses_the_model),
     (("data.classes",), classes_are_used_once),
     (("augment",), fill_has_a_use),

@@ -119,6 +119,13 @@ class Section(BaseModel):
 # --- data -------------------------------------------------------------------------------------------
 
 
+class Fold(Section):
+    """One round of a cross-validation: the images are dealt into parts, and one of them judges."""
+
+    number: int = Field(ge=1, description="The part that judges, from 1 on.")
+    of: int = Field(ge=2, le=1000, description="Number of parts.")
+
+
 class Split(Section):
     """How much of each class is set aside where no folder is given for it."""
 
@@ -131,6 +138,17 @@ class Split(Section):
         default=0.15,
         json_schema_extra={"default": "15%"},
         description="Share of each class that judges the finished model, such as 15%.",
+    )
+    fold: Fold | None = Field(
+        default=None,
+        description="In place of `test`: the part of the images that judges; imgrec train --folds sets it.",
+        examples=[{"number": 1, "of": 5}],
+    )
+    seed: int | None = Field(
+        default=None,
+        ge=0,
+        lt=2**32,
+        description="What the split follows from, where it is to stay while `seed` changes; `seed` by default.",
     )
 
 

@@ -16,7 +16,7 @@ ROWS = (
     ("api",),
     (
         *("training", "reporting", "serving", "sheets", "evaluation", "stress", "explanation", "origin", "answers"),
-        *("tracking", "comparison"),
+        *("tracking", "comparison", "repeats"),
     ),
     ("classifier", "dataset"),
     ("engines",),
