@@ -11,12 +11,15 @@ from imgrec_cli.config.sections import (
     LayersModel,
     PlateauSchedule,
     Rotate,
+    SearchRange,
     Shear,
     Shift,
     Standardize,
     Zoom,
 )
 from imgrec_cli.config.shapes import BACKBONES, DoesNotFitError, Shape, after
+
+NOT_SEARCHED = ("version", "seed", "data", "decision", "runtime", "export", "search")
 
 Found = Iterator[tuple[KeyPath, str]]
 
@@ -174,6 +177,22 @@ def one_threshold_for_a_class(config: Config) -> Found:
         seen.add(name)
 
 
+def search_can_be_done(config: Config) -> Found:
+    """A search leaves alone what trials are judged by, and its ranges rise."""
+    for key, values in config.search.items():
+        section = key.split(".")[0]
+        if section in NOT_SEARCHED:
+            yield (
+                ("search", key),
+                f"cannot be searched: all trials are compared on the same images and terms ({section})",
+            )
+        if isinstance(values, SearchRange):
+            if values.low >= values.high:
+                yield ("search", key, "high"), f"must be above low, which is {values.low:g}; got {values.high:g}"
+            if values.log and values.low <= 0:
+                yield ("search", key, "low"), f"must be above 0 with log: true, got {values.low:g}"
+
+
 def _misfits(config: Config, shape: Shape) -> Found:
     if not isinstance(config.model, LayersModel):
         return
@@ -205,6 +224,7 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[Config], Found]], ...] = (
     (("optimizer", "train.epochs"), schedule_can_be_followed),
     (("model",), layers_fit_each_other),
     (("decision",), one_threshold_for_a_class),
+    (("search",), search_can_be_done),
     (("model", "image.size"), layers_fit_the_image),
     (("model", "image.size", "image.color", "image.standardize"), backbone_has_what_it_needs),
 )

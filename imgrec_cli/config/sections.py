@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -698,6 +698,38 @@ class Export(Section):
     )
 
 
+class SearchRange(Section):
+    """Numbers to search between: whole ones where both ends are whole."""
+
+    low: int | float = Field(description="Smallest number.")
+    high: int | float = Field(description="Largest number.")
+    log: bool = Field(default=False, description="Try every order of magnitude as often as the others.")
+
+
+class SearchChoices(Section):
+    """Values to choose from."""
+
+    choices: Annotated[tuple[Any, ...], Strict(False)] = Field(
+        min_length=2, description="What the key may be set to: numbers, words, sections or lists."
+    )
+
+
+def _range_or_choices(value: object) -> str | None:
+    if isinstance(value, SearchChoices) or (isinstance(value, dict) and "choices" in value):
+        return "<choices>"
+    return "<range>" if isinstance(value, dict | SearchRange) else None
+
+
+Searched = Annotated[
+    Annotated[SearchRange, Tag("<range>")] | Annotated[SearchChoices, Tag("<choices>")],
+    Discriminator(
+        _range_or_choices,
+        custom_error_type="neither",
+        custom_error_message="expected {low: 1e-4, high: 1e-1, log: true} or {choices: [...]}",
+    ),
+]
+
+
 class Config(Section):
     """One experiment: what was asked."""
 
@@ -718,3 +750,8 @@ class Config(Section):
     decision: Decision = Field(default=Decision(), description="How probabilities become answers.")
     runtime: Runtime = Field(default=Runtime(), description="The machine that trains.")
     export: Export = Field(default=Export(), description="What is shipped.")
+    search: dict[str, Searched] = Field(
+        default={},
+        description="For `imgrec tune`: by dotted key, list items counted from 0, what to try in place of the value.",
+        examples=[{"optimizer.learning_rate": {"low": 1e-4, "high": 1e-1, "log": True}}],
+    )
