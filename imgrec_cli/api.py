@@ -1,6 +1,7 @@
 """The verbs: train: Config → Run, reproduce: Run → Run, evaluate: Bundle × images → Evaluation, bench: Config → speeds.
 Each calls the parts in order."""
 
+import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +17,7 @@ from imgrec_cli.classifier import Classifier
 from imgrec_cli.comparison import Comparison, read_judged
 from imgrec_cli.comparison import compare as compare_judged
 from imgrec_cli.errors import (
+    ConfigError,
     DataError,
     ImgrecError,
     InputError,
@@ -39,7 +41,7 @@ from imgrec_cli.origin import (
     refuse_other_images,
     without_home,
 )
-from imgrec_cli.progress import Listener, Note, Warn, ignore
+from imgrec_cli.progress import Advance, EpochEnd, Event, Listener, Note, Step, Warn, ignore
 from imgrec_cli.repeats import record as record_repeats
 from imgrec_cli.reporting import write_card, write_repeats_report, write_report
 from imgrec_cli.rundir import (
@@ -48,6 +50,7 @@ from imgrec_cli.rundir import (
     Run,
     full_disk_said,
     newest_finished_run,
+    write_csv,
     write_json,
     write_text,
 )
@@ -55,9 +58,10 @@ from imgrec_cli.stress import Stress
 from imgrec_cli.stress import stress as measure_stress
 
 if TYPE_CHECKING:
-    from imgrec_cli.config import Config
+    from imgrec_cli.config import Config, Space
     from imgrec_cli.dataset import Dataset, Listing
     from imgrec_cli.dataset.issues import LabelIssues
+    from imgrec_cli.study import Study, Trial
     from imgrec_cli.training.compress import Search
     from imgrec_cli.training.runtime import Machine
     from imgrec_cli.training.speed import Speeds
@@ -223,6 +227,8 @@ def _resumed(
     started = time.time()
     with run.held():
         record = run.record
+        if "search" in record:
+            raise InputError(f"{run.folder}: this is a search", f"to go on: imgrec tune --study {run.folder}")
         if "repeats" in record:
             return _resumed_repeats(run, given, overrides, stop, on_event, logs)
         stored = load_config(run.resolved_config_file)
@@ -387,6 +393,212 @@ def _decided_as_in(first: Run, config: "Config") -> "Config":
     return config.model_copy(update={"train": train, "runtime": found.runtime})
 
 
+def tune(
+    config: Path | str | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    study: Path | str | None = None,
+    trials: int | None = None,
+    runs: Path = Path(RUNS_FOLDER),
+    on_event: Listener = ignore,
+) -> Run:
+    """Train with other values of the keys in the config's `search` section, and return the run of the whole search.
+
+    `study` is its folder, a new one below `runs` by default; a search that lies there is gone on with, by any number of
+    processes at once, and then needs no config. `trials` are how many there are to be in all. Trials are trained and
+    judged on validation images; the winner alone is exported and judged on test images. Raises the kinds of
+    imgrec_cli.errors; what is over when it stops stays.
+    """
+    from imgrec_cli.config import Space
+    from imgrec_cli.study import Study, require_optuna
+
+    require_optuna()
+    if config is None and study is None:
+        raise InputError("no config is given", "name a YAML file with a search section, or a search: --study DIR")
+    with _stoppable() as stop:
+        space = None if config is None else Space.read(Path(config), overrides)
+        if space is None and overrides:
+            raise InputError("a search goes on as it began", "leave --set out, or name the config again")
+        run = _folder_of_search(space, None if study is None else Path(study), runs)
+        try:
+            found = Study(run) if space is None else Study.begun(run, space, trials)
+            if trials is not None and trials != found.trials:
+                found.extend(trials)
+            if not run.record_file.exists():
+                run.update_record(
+                    name=run.name,
+                    status="running",
+                    started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                    command=without_home(shlex.join(["imgrec", "tune", str(config), "--study", str(run.folder)])),
+                    git=git_record(None if config is None else Path(config)),
+                    seed=found.seed,
+                    search={"trials": found.trials, "metric": found.metric},
+                )
+            on_event(Note(f"search {run.folder}: {found.trials} trials by {found.metric}"))
+            _search(found, stop, on_event)
+            _judge_the_winner(found, stop, on_event)
+        except InputError:
+            if study is None and not run.trials():
+                shutil.rmtree(run.folder, ignore_errors=True)  # nothing has begun
+            raise
+        except (Interrupted, KeyboardInterrupt) as error:
+            if not stop.is_asked or stop.at_once:
+                raise
+            told = error.message if isinstance(error, Interrupted) else stop.error().message
+            raise Interrupted(told, f"to go on: imgrec tune --study {run.folder}") from None
+    return run
+
+
+def _folder_of_search(space: "Space | None", folder: Path | None, runs: Path) -> Run:
+    if folder is None:
+        run = Run.create(runs, Path(space.name).stem if space else "search")
+        (run.folder / "checkpoints").rmdir()
+        return run
+    if space is None and not (folder / "study.json").is_file():
+        raise InputError(f"{folder}: holds no search", "begin one: imgrec tune CONFIG --study DIR")
+    if (folder / "run.json").is_file() and not (folder / "study.json").is_file():
+        raise InputError(f"{folder}: a run that is no search", "name another folder with --study")
+    folder.mkdir(parents=True, exist_ok=True)
+    return Run(folder)
+
+
+def _search(study: "Study", stop: "Stop", on_event: Listener) -> None:
+    """Take one trial after another until there are as many as wanted, those of other processes among them."""
+    from imgrec_cli.config import check_decision, check_weights
+    from imgrec_cli.dataset import scan
+    from imgrec_cli.study import wait_for_others
+    from imgrec_cli.training.runtime import forget_models
+
+    config = study.space.config
+    listing = scan(config.data)
+    check_weights(config)
+    check_decision(config, listing.class_names)
+    _, machine, decided = _started(config, on_event, listing)
+    study.settle("train.precision", decided.train.precision)
+    study.settle("train.batch_size", str(decided.train.batch_size))
+    images: dict[str, Dataset] = {}
+    told = 0
+    while True:
+        with study.next_trial() as trial:
+            if trial is not None:
+                _try(study, trial, listing, machine, images, stop, on_event)
+                forget_models()
+                continue
+        others = study.others_at_work()
+        if not others:
+            return
+        if others != told:
+            on_event(Note(f"waiting for {others} trials of other processes"))
+            told = others
+        wait_for_others()
+
+
+def _try(
+    study: "Study",
+    trial: "Trial",
+    listing: "Listing",
+    machine: "Machine",
+    images: "dict[str, Dataset]",
+    stop: "Stop",
+    on_event: Listener,
+) -> None:
+    """One trial: trained and judged on validation images; `images` keeps those that the next ones may need too."""
+    from imgrec_cli.config import resolved_yaml, written
+    from imgrec_cli.study import Pruned
+    from imgrec_cli.training.fit import fit
+    from imgrec_cli.training.runtime import out_of_memory_errors
+
+    started, run = time.time(), trial.run
+    value, state, why, best_epoch = None, "pruned", "", 0
+
+    def listen(event: Event) -> None:
+        if isinstance(event, EpochEnd):
+            trial.report([line[study.metric] for line in run.read_metrics()])
+        elif isinstance(event, Step | Advance) or (isinstance(event, Warn) and trial.number == 0):
+            on_event(event)
+
+    try:
+        config = study.space.of_trial(trial.settings)
+        _, machine, config = _started(config, ignore, listing)
+        if not run.record_file.exists():
+            write_text(run.resolved_config_file, resolved_yaml(config, run.folder))
+            run.update_record(
+                name=run.name,
+                status="running",
+                started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+                command=None,
+                git=None,
+                overrides=[],
+                seed=config.seed,
+                precision=config.train.precision,
+                **_machine_record(machine),
+            )
+        size = repr(config.image)
+        dataset, config = _loaded_images(config, listing, machine, run, listen, images.get(size))
+        images[size] = dataset
+        best_epoch = fit(config, dataset, run, stop, listen).best_epoch
+        value, state = run.read_metrics()[best_epoch - 1][study.metric], "tried"
+    except Pruned:
+        pass
+    except (ConfigError, TrainingError) as error:
+        state, why = "failed", error.message.splitlines()[0]
+    except out_of_memory_errors():
+        state, why = "failed", "a batch does not fit into the memory of this device"
+    seconds = round(time.time() - started, 1)
+    run.update_record(status=state, error=why or None, resumable=False, seconds=seconds, best_epoch=best_epoch)
+    study.end(trial, value, state, why)
+    shown = ", ".join(f"{key}: {written(value)}" for key, value in trial.settings.items())
+    result = f"{study.metric} {value:.4f}" if value is not None else state + (f" ({why})" if why else "")
+    on_event(Note(f"trial {trial.number}: {result}, {seconds:.1f} s; {shown}"))
+
+
+def _judge_the_winner(study: "Study", stop: "Stop", on_event: Listener) -> None:
+    """Export the best trial, judge it on the test images, and write what was found; one process does."""
+    from imgrec_cli.config import resolved_yaml
+    from imgrec_cli.reporting.search import write_search_report
+    from imgrec_cli.study import as_rows, finishing
+
+    run = study.run
+    with finishing(run):
+        ranked, table = study.ranked(), study.table()
+        if not ranked:
+            reasons = {study.run_of(one.number).record.get("error") for one in table if one.state == "failed"}
+            told = "; ".join(sorted(str(reason) for reason in reasons if reason)[:3])
+            raise TrainingError(f"{run.folder}: none of {len(table)} trials ended well" + (f": {told}" if told else ""))
+        for best in ranked:
+            winner = study.run_of(best.number)
+            if winner.record["status"] == "finished":
+                break
+            on_event(Note(f"trial {best.number} is the best; it alone is judged on test images"))
+            try:
+                _resumed(winner, None, (), stop, on_event)
+            except ParityError as error:  # such as weights grown so large that rounding shows
+                on_event(Warn(f"trial {best.number} cannot be shipped, the next best is taken: {error.message}"))
+            else:
+                break
+        else:
+            raise ParityError(f"{run.folder}: none of {len(ranked)} trials can be shipped")
+        write_text(run.folder / "best.yaml", resolved_yaml(study.space.of_trial(best.settings), run.folder))
+        keys = list(study.space.ranges)
+        write_csv(
+            run.folder / "trials.csv",
+            ["trial", "state", study.metric, "seconds", *keys],
+            (
+                [one.number, one.state, one.value, one.seconds, *(one.settings.get(key) for key in keys)]
+                for one in table
+            ),
+        )
+        found = {
+            "trials": len(table),
+            "metric": study.metric,
+            "best": best.number,
+            "value": best.value,
+            "settings": best.settings,
+        }
+        run.update_record(status="finished", scores=winner.record["scores"], search=found)
+        write_search_report(run, keys, as_rows(table), study.courses(), study.importances(), study.metric)
+
+
 def _loaded(given: "Config | Path | str", overrides: Sequence[str]) -> "tuple[Config, Path | None]":
     from imgrec_cli.config import Config, load_config
 
@@ -515,14 +727,16 @@ def _prepare(config: "Config", on_event: Listener) -> "tuple[Dataset, Config]":
     return _loaded_images(config, listing, machine, None, on_event)
 
 
-def _started(config: "Config", on_event: Listener) -> "tuple[Listing, Machine, Config]":
+def _started(
+    config: "Config", on_event: Listener, listing: "Listing | None" = None
+) -> "tuple[Listing, Machine, Config]":
     """List the images, start the backend, and resolve every `auto` that the machine decides; the first thing said is
     device and precision."""
     from imgrec_cli.config import check_decision, check_weights
     from imgrec_cli.dataset import scan
     from imgrec_cli.training import runtime
 
-    listing = scan(config.data)
+    listing = scan(config.data) if listing is None else listing
     check_weights(config)
     check_decision(config, listing.class_names)
     machine = runtime.start(config.runtime)
@@ -550,14 +764,20 @@ def _started(config: "Config", on_event: Listener) -> "tuple[Listing, Machine, C
 
 
 def _loaded_images(
-    config: "Config", listing: "Listing", machine: "Machine", run: Run | None, on_event: Listener
+    config: "Config",
+    listing: "Listing",
+    machine: "Machine",
+    run: Run | None,
+    on_event: Listener,
+    dataset: "Dataset | None" = None,
 ) -> "tuple[Dataset, Config]":
     """Read the images, resolve what they decide, and record both in the run; a run that has them recorded is held to
     them. Raises what says before the start that disk or memory will not do."""
     from imgrec_cli.config import Standardize, resolved_yaml
     from imgrec_cli.dataset import load_dataset
 
-    dataset = load_dataset(config.data, config.image, config.seed, on_event, listing=listing)
+    if dataset is None:
+        dataset = load_dataset(config.data, config.image, config.seed, on_event, listing=listing)
     image = config.image.model_copy(update={"range": dataset.spec.range})
     if config.image.standardize == "auto":
         mean, deviation = dataset.pixel_statistics()
@@ -635,7 +855,6 @@ def _recorded(dataset: "Dataset") -> list[RecordedExample]:
 
 
 def _record_images(run: Run, dataset: "Dataset") -> None:
-    from imgrec_cli.rundir import write_csv
 
     run.write_examples(_recorded(dataset))
     if dataset.skipped:
@@ -841,6 +1060,8 @@ def report(run: Path | str | None = None, file: Path | str | None = None, *, ima
     Without `images` it holds no picture. Raises InputError where the run was not judged yet.
     """
     found = Run.open(Path(run)) if run is not None else newest_finished_run(Path(RUNS_FOLDER))[0]
+    if "search" in found.record:
+        raise InputError(f"{found.folder}: a search writes its page itself", "imgrec tune --study goes on with it")
     if "repeats" in found.record:
         return write_repeats_report(found, None if file is None else Path(file))
     return write_report(found, file=None if file is None else Path(file), images=images)

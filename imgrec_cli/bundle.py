@@ -218,6 +218,10 @@ def find_bundle(path: Path) -> Path:
         run = Run.open(path)
         if (run.bundle_folder / MANIFEST).is_file():
             return run.bundle_folder
+        if search := run.record.get("search"):
+            best = search.get("best")
+            hint = f"name the best: {path / 'trials' / str(best)}" if best is not None else "let it end first"
+            raise InputError(f"{path}: this is a search, its trials are the models", hint)
         if repeats := run.record.get("repeats"):
             kind, number = repeats["kind"], repeats["number"]
             raise InputError(

@@ -28,6 +28,7 @@ from imgrec_cli.cli import (
     runs,
     serve,
     train,
+    tune,
 )
 from imgrec_cli.errors import ImgrecError, InputError, Interrupted
 
@@ -38,7 +39,7 @@ class InOrder(TyperGroup):
     """Lists commands as they are used; Typer would put groups after all single commands."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        order = ["train", "bench", "config", "evaluate", "compare", "report", "explain", "data", "export"]
+        order = ["train", "tune", "bench", "config", "evaluate", "compare", "report", "explain", "data", "export"]
         order = [*order, "compress", "bundle", "predict", "serve", "reproduce", "runs", "info"]
         return sorted(super().list_commands(ctx), key=order.index)
 
@@ -52,6 +53,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(rich_help_panel="Start")(train.train)
+app.command(rich_help_panel="Start")(tune.tune)
 app.add_typer(config.app, rich_help_panel="Start")
 app.command(rich_help_panel="Start")(bench.bench)
 app.command(rich_help_panel="Judge")(evaluate.evaluate)
