@@ -21,7 +21,7 @@ SETTINGS = (  # trials of one cost: pruning, which could make them shorter, sets
     "train.epochs=3",
     "train.early_stopping=null",
     "train.precision=float32",
-    "image.size=[128, 128]",
+    "image.size=[96, 96]",
 )
 
 
