@@ -139,6 +139,6 @@ def test_a_layer_put_in_is_told_as_such(tmp_path):
     first = judged_run(tmp_path / "a", set())
     longer = CONFIG.replace("[{type: flatten}", "[{type: batch_norm}, {type: flatten}")
     found = config_differences(Run(first), Run(judged_run(tmp_path / "b", set(), config=longer)))
-    assert found == [("model.layers.0", "-", "[{type: batch_norm, activation: linear}]")]
+    assert found == [("model.layers.0", "-", "[{type: batch_norm, activation: linear, momentum: 0.99}]")]
     with pytest.raises(InputError):
         read_judged(tmp_path, "test")

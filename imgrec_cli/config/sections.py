@@ -436,6 +436,12 @@ class BatchNorm(Section):
 
     type: Literal["batch_norm"]
     activation: Activation = Field(default="linear", description="Function applied to the result.")
+    momentum: float = Field(
+        default=0.99,
+        ge=0,
+        lt=1,
+        description="Share of the running mean and variance that each step keeps; 0.9 where training has few steps.",
+    )
 
 
 Layer = Annotated[Conv | Pool | GlobalPool | Flatten | Dense | Dropout | BatchNorm, Field(discriminator="type")]
