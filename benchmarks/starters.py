@@ -58,7 +58,7 @@ def imgrec(work: Path, *words: str) -> str:
 
 def train(work: Path, names: list[str]) -> None:
     for name in names:
-        for config in ["init", *DOCUMENTS]:
+        for config in ["init", *reversed(DOCUMENTS)]:  # the quick ones first
             result = work / "results" / name / f"{config}.json"
             if result.exists():
                 continue

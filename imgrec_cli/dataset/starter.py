@@ -19,6 +19,9 @@ from imgrec_cli.progress import readable_size
 SIDES = (160, 128, 96, 64)  # they halve cleanly; a larger picture costs more than it tells a small network
 WIDTHS = (32, 24, 16)  # filters of the first block, doubled in the next ones
 IMAGES_SEEN = 80_000  # in all epochs together: about 2,500 steps of 32
+BATCH_SIZES = (32, 16)  # the largest that leaves an epoch STEPS steps, else 8: few images need many small steps
+STEPS = 30
+STEP_SECONDS = 0.005  # that a step takes beside its arithmetic
 EPOCHS = (15, 80)  # at least and at most, whatever the number of images
 SMALL = 40  # pixels, up to which pictures are taken as they are
 PHOTO = 64  # pixels, from which on features learnt on photographs are worth their cost
@@ -29,11 +32,13 @@ FEATURES_GFLOPS = 2 * 0.3  # of MobileNetV2 at 224 pixels, forward
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What was chosen: the side of the image, the width of the network, epochs, and the minutes they will take."""
+    """What was chosen: the side of the image, the width of the network, epochs, images a step, and the minutes that
+    all of it will take."""
 
     side: int
     width: int
     epochs: int
+    batch_size: int
     minutes: float
 
 
@@ -178,7 +183,7 @@ def _from_scratch(look: FirstLook, minutes: float) -> str:
     layers, blocks = _layers(plan.side, plan.width)
     ema = (
         "  ema: 0.99                     # the average of the last hundred steps is validated and shipped: steadier\n"
-        if plan.epochs * look.images / 32 >= 1000
+        if plan.epochs * look.images / plan.batch_size >= 1000
         else ""
     )
     return f"""\
@@ -202,11 +207,17 @@ optimizer:
   learning_rate: {{type: cosine, peak: 2e-3, warmup: 5%}}
 
 train:
-  batch_size: 32
+  batch_size: {plan.batch_size}                 # {_why_batch(plan.batch_size)}
   # about {_minutes(plan.minutes)} on this machine ({machine}) by an estimate; imgrec bench THIS_FILE measures.
   # The fewer the images, the more epochs; size, filters and epochs are what {minutes:g} minutes allow (--minutes)
   epochs: {plan.epochs}
 {ema}"""
+
+
+def _why_batch(size: int) -> str:
+    return (
+        "images a step" if size == BATCH_SIZES[0] else f"images a step: so that an epoch of few has some {STEPS} steps"
+    )
 
 
 def _why_from_scratch(look: FirstLook) -> str:
@@ -263,16 +274,18 @@ def _plan(look: FirstLook, minutes: float) -> _Plan:
     sides = fitting if look.side > SMALL and fitting else [max(look.side, 8)]
     speed = GPU_GFLOPS if nvidia_cards() else matrix_gflops() * EFFICIENCY
 
+    batch_size = next((size for size in BATCH_SIZES if training >= STEPS * size), 8)
+
     def taken(side: int, width: int, epochs: int) -> float:
-        return training * epochs * _gflop(look, side, width) / speed / 60
+        return training * epochs * (_gflop(look, side, width) / speed + STEP_SECONDS / batch_size) / 60
 
     # a smaller picture before a narrower network
     for side, width in [*((side, WIDTHS[0]) for side in sides), *((sides[-1], width) for width in WIDTHS[1:])]:
         if (time := taken(side, width, epochs)) <= minutes:
-            return _Plan(side, width, epochs, time)
+            return _Plan(side, width, epochs, batch_size, time)
     side, width = sides[-1], WIDTHS[-1]
     epochs = max(5, min(epochs, int(minutes / taken(side, width, 1))))
-    return _Plan(side, width, epochs, taken(side, width, epochs))
+    return _Plan(side, width, epochs, batch_size, taken(side, width, epochs))
 
 
 def _gflop(look: FirstLook, side: int, width: int) -> float:

@@ -126,8 +126,9 @@ def test_size_and_network_shrink_with_the_minutes(tmp_path: Path) -> None:
 def test_few_images_get_more_epochs(tmp_path: Path) -> None:
     draw(tmp_path / "few", {"ant": 20, "bee": 20}, "L", (12, 12))
     draw(tmp_path / "more", {"ant": 1000, "bee": 1000}, "L", (12, 12))
-    few, more = (written(tmp_path / name)[1].train.epochs for name in ("few", "more"))
-    assert (few, more) == (80, 57)
+    few, more = (written(tmp_path / name)[1].train for name in ("few", "more"))
+    assert (few.epochs, few.batch_size) == (80, 8)
+    assert (more.epochs, more.batch_size) == (57, 32)
 
 
 def test_an_imbalance_and_deep_images_are_said(tmp_path: Path) -> None:
