@@ -56,12 +56,14 @@ def imgrec(work: Path, *words: str) -> str:
     return done.stdout
 
 
-def train(work: Path, names: list[str]) -> None:
+def train(work: Path, names: list[str], at_most: int) -> None:
+    trained = 0
     for name in names:
         for config in ["init", *reversed(DOCUMENTS)]:  # the quick ones first
             result = work / "results" / name / f"{config}.json"
-            if result.exists():
+            if result.exists() or trained == at_most:
                 continue
+            trained += 1
             result.parent.mkdir(parents=True, exist_ok=True)
             file = work / f"{name}.yaml" if config == "init" else CONFIGS / f"{config}.yaml"
             settings = [] if config == "init" else ["--set", f"data.folder={work / name}"]
@@ -92,12 +94,13 @@ if __name__ == "__main__":
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--images", type=int, default=300, help="training images, validation among them")
     parser.add_argument("--minutes", type=float, default=2.0, help="for imgrec config init")
+    parser.add_argument("--at-most", type=int, default=1000, help="trainings of this piece")
     given = parser.parse_intermixed_args()
     place = given.work.resolve()
     place.mkdir(parents=True, exist_ok=True)
     if given.what == "prepare":
         prepare(place, given.sets, given.images, given.minutes)
     elif given.what == "train":
-        train(place, given.sets or sorted(file.stem for file in place.glob("*.yaml")))
+        train(place, given.sets or sorted(file.stem for file in place.glob("*.yaml")), given.at_most)
     else:
         table(place)
