@@ -1,18 +1,23 @@
 """The verbs: train: Config → Run, reproduce: Run → Run, evaluate: Bundle × images → Evaluation, bench: Config → speeds.
 Each calls the parts in order."""
 
+import shlex
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imgrec_cli.bundle import MANIFEST, TARGETS, Manifest
 from imgrec_cli.classifier import Classifier
+from imgrec_cli.comparison import Comparison, read_judged
+from imgrec_cli.comparison import compare as compare_judged
 from imgrec_cli.errors import (
+    ConfigError,
     DataError,
     ImgrecError,
     InputError,
@@ -28,6 +33,7 @@ from imgrec_cli.origin import (
     Reproduction,
     command,
     compared,
+    config_differences,
     differences,
     git_record,
     machine_record,
@@ -35,14 +41,16 @@ from imgrec_cli.origin import (
     refuse_other_images,
     without_home,
 )
-from imgrec_cli.progress import Listener, Note, Warn, ignore
-from imgrec_cli.reporting import write_card, write_report
+from imgrec_cli.progress import Advance, EpochEnd, Event, Listener, Note, Step, Warn, ignore
+from imgrec_cli.repeats import record as record_repeats
+from imgrec_cli.reporting import write_card, write_repeats_report, write_report
 from imgrec_cli.rundir import (
     RUNS_FOLDER,
     RecordedExample,
     Run,
     full_disk_said,
     newest_finished_run,
+    write_csv,
     write_json,
     write_text,
 )
@@ -50,9 +58,10 @@ from imgrec_cli.stress import Stress
 from imgrec_cli.stress import stress as measure_stress
 
 if TYPE_CHECKING:
-    from imgrec_cli.config import Config
+    from imgrec_cli.config import Config, Space
     from imgrec_cli.dataset import Dataset, Listing
     from imgrec_cli.dataset.issues import LabelIssues
+    from imgrec_cli.study import Study, Trial
     from imgrec_cli.training.compress import Search
     from imgrec_cli.training.runtime import Machine
     from imgrec_cli.training.speed import Speeds
@@ -75,6 +84,8 @@ def train(
     *,
     resume: Path | str | None = None,
     runs: Path = Path(RUNS_FOLDER),
+    folds: int | None = None,
+    seeds: int | None = None,
     tensorboard: bool = False,
     mlflow: bool = False,
     on_event: Listener = ignore,
@@ -84,10 +95,11 @@ def train(
     `config` is a configuration or the path of its YAML file, `overrides` are `key=value` texts for a file. With
     `resume` the unfinished run in that folder goes on from its last checkpoint instead, to the same bits as if it had
     never stopped; a config is then needed for nothing, and refused where it differs in more than a larger
-    `train.epochs`. With `tensorboard` the run also gets a folder of that name with every epoch's figures; with
-    `mlflow` config, figures, scores and bundle also go to MLflow, to where its environment variables say. The first
-    SIGINT or SIGTERM saves all state and raises Interrupted. Raises the kinds of imgrec_cli.errors; a run that began is
-    then marked and kept.
+    `train.epochs`. With `folds` or `seeds` the run holds as many trainings, each a run of its own: one for each part of
+    the images, which judges it, or one for each of several seeds on one split. With `tensorboard` a run also gets a
+    folder of that name with every epoch's figures; with `mlflow` config, figures, scores and bundle also go to MLflow,
+    to where its environment variables say. The first SIGINT or SIGTERM saves all state and raises Interrupted. Raises
+    the kinds of imgrec_cli.errors; a run that began is then marked and kept.
     """
     if tensorboard:
         from imgrec_cli.training.tensorboard import require_tensorboard
@@ -99,13 +111,20 @@ def train(
         require_mlflow()
     logs = Logs(tensorboard=tensorboard, mlflow=mlflow)
     with _stoppable() as stop:
+        if folds is not None and seeds is not None:
+            raise InputError("folds and seeds are both given", "repeat a training by one of them")
         if resume is not None:
+            if folds is not None or seeds is not None:
+                raise InputError("a run goes on as it began", "leave --folds and --seeds out beside --resume")
             return _resumed(Run.open(Path(resume)), config, overrides, stop, on_event, logs)
         if config is None:
             raise InputError("no config is given", "name a YAML file, or a run to go on with: --resume RUN")
         given, path = _loaded(config, overrides)
         name = path.stem if path else "config"
-        return _begun(given, path, overrides, runs, name, stop, on_event, logs)
+        if folds is not None or seeds is not None:
+            kind, number = ("folds", folds) if folds is not None else ("seeds", seeds)
+            return _begun_repeats(given, path, overrides, runs, kind, number or 0, stop, on_event, logs)
+        return _begun(given, path, overrides, partial(Run.create, runs, name), stop, on_event, logs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +158,7 @@ def _begun(
     config: "Config",
     path: Path | None,
     overrides: Sequence[str],
-    runs: Path,
-    name: str,
+    create: Callable[[], Run],
     stop: "Stop",
     on_event: Listener,
     logs: Logs = NO_LOGS,
@@ -149,7 +167,7 @@ def _begun(
 
     started = time.time()
     listing, machine, config = _started(config, on_event)
-    run = Run.create(runs, name)
+    run = create()
     with run.held():
         try:
             if path:
@@ -209,6 +227,10 @@ def _resumed(
     started = time.time()
     with run.held():
         record = run.record
+        if "search" in record:
+            raise InputError(f"{run.folder}: this is a search", f"to go on: imgrec tune --study {run.folder}")
+        if "repeats" in record:
+            return _resumed_repeats(run, given, overrides, stop, on_event, logs)
         stored = load_config(run.resolved_config_file)
         config, _ = _loaded(run.resolved_config_file if given is None else given, overrides)
         images = record["data"]["images"]["train"] if "data" in record else None
@@ -246,6 +268,335 @@ def _resumed(
             _worked(config, listing, machine, run, stop, on_event, logs)
         write_report(run)
     return run
+
+
+def _begun_repeats(
+    config: "Config",
+    path: Path | None,
+    overrides: Sequence[str],
+    runs: Path,
+    kind: str,
+    number: int,
+    stop: "Stop",
+    on_event: Listener,
+    logs: Logs = NO_LOGS,
+) -> Run:
+    """A run of several trainings: `kind` is folds or seeds. What cannot be divided is said before the first begins."""
+    from imgrec_cli.config import check_decision, check_weights, resolved_yaml
+    from imgrec_cli.dataset import plan, scan
+
+    if not 2 <= number <= 1000:
+        raise InputError(f"{kind}: {number}", "from 2 to 1000 trainings make a run of several")
+    if config.data.split.fold is not None:
+        raise InputError(f"the config has data.split.fold, which --{kind} cannot stand beside", "leave one of them out")
+    listing = scan(config.data)
+    check_weights(config)
+    check_decision(config, listing.class_names)
+    for place in range(1, number + 1):
+        part = _config_of_part(config, kind, place, number)
+        plan(listing, part.data, part.seed)
+    run = Run.create(runs, path.stem if path else "config")
+    (run.folder / "checkpoints").rmdir()  # each training has its own
+    if path:
+        write_text(run.config_file, path.read_text(encoding="utf-8-sig"))
+    write_text(run.resolved_config_file, resolved_yaml(config, run.folder))
+    run.update_record(
+        name=run.name,
+        status="running",
+        started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        command=f"{command(path, overrides)} --{kind} {number}" if path else None,
+        git=git_record(path),
+        overrides=[without_home(setting) for setting in overrides],
+        seed=config.seed,
+        repeats={"kind": kind, "number": number},
+    )
+    on_event(Note(f"run {run.folder}: {number} trainings"))
+    with run.held():
+        try:
+            _train_parts(run, config, stop, on_event, logs)
+        except InputError:
+            if not any(run.part(kind, place).folder.exists() for place in range(1, number + 1)):
+                shutil.rmtree(run.folder, ignore_errors=True)  # as for a single run: nothing has begun
+            raise
+    return run
+
+
+def _resumed_repeats(
+    run: Run,
+    config: "Config | Path | str | None",
+    overrides: Sequence[str],
+    stop: "Stop",
+    on_event: Listener,
+    logs: Logs,
+) -> Run:
+    from imgrec_cli.config import load_config
+
+    stored = load_config(run.resolved_config_file)
+    asked, _ = _loaded(run.resolved_config_file if config is None else config, overrides)
+    refuse_another_config(run, stored, asked, None)
+    if asked.train.epochs != stored.train.epochs:
+        raise InputError(f"{run.folder}: its trainings have {stored.train.epochs} epochs", "start a new run for more")
+    if run.record["status"] == "finished":
+        on_event(Note(f"{run.folder} is finished: nothing is left to do"))
+        return run
+    run.update_record(status="running", error=None)
+    _train_parts(run, stored, stop, on_event, logs)
+    return run
+
+
+def _train_parts(run: Run, config: "Config", stop: "Stop", on_event: Listener, logs: Logs) -> None:
+    """Train what is left of a run of several trainings, then put their scores together."""
+    from imgrec_cli.training.runtime import forget_models
+
+    kind, number = run.record["repeats"]["kind"], run.record["repeats"]["number"]
+    parts = [run.part(kind, place) for place in range(1, number + 1)]
+    with _outcome_recorded(run, config, time.time(), run.record.get("seconds", 0.0)):
+        try:
+            for place, part in enumerate(parts, 1):
+                on_event(Note(f"{kind.removesuffix('s')} {place} of {number}"))
+                forget_models()
+                if part.record_file.is_file():
+                    _resumed(part, None, (), stop, on_event, logs)
+                else:
+                    asked = _config_of_part(_decided_as_in(parts[0], config), kind, place, number)
+                    _begun(asked, None, (), part.made, stop, on_event, logs)
+        except Interrupted as error:
+            raise Interrupted(error.message, f"to go on: imgrec train --resume {run.folder}") from None
+        finally:
+            stop.run = run.folder
+        record_repeats(run, kind, number)
+    write_repeats_report(run)
+
+
+def _config_of_part(config: "Config", kind: str, place: int, number: int) -> "Config":
+    """The config of one training: another part of the images judges, or another seed on the same split."""
+    from imgrec_cli.config import Fold
+
+    split = config.data.split
+    if kind == "folds":
+        split, seed = split.model_copy(update={"fold": Fold(number=place, of=number)}), config.seed
+    else:
+        kept = config.seed if split.seed is None else split.seed
+        split, seed = split.model_copy(update={"seed": kept}), (config.seed + place - 1) % 2**32
+    return config.model_copy(update={"seed": seed, "data": config.data.model_copy(update={"split": split})})
+
+
+def _decided_as_in(first: Run, config: "Config") -> "Config":
+    """The config with every `auto` of the machine as the first training has it, so that all are trained alike."""
+    from imgrec_cli.config import load_config
+
+    if not first.resolved_config_file.is_file():
+        return config
+    found = load_config(first.resolved_config_file)
+    size = found.train.batch_size if config.train.batch_size == "auto" else config.train.batch_size
+    train = config.train.model_copy(update={"precision": found.train.precision, "batch_size": size})
+    return config.model_copy(update={"train": train, "runtime": found.runtime})
+
+
+def tune(
+    config: Path | str | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    study: Path | str | None = None,
+    trials: int | None = None,
+    runs: Path = Path(RUNS_FOLDER),
+    on_event: Listener = ignore,
+) -> Run:
+    """Train with other values of the keys in the config's `search` section, and return the run of the whole search.
+
+    `study` is its folder, a new one below `runs` by default; a search that lies there is gone on with, by any number of
+    processes at once, and then needs no config. `trials` are how many there are to be in all. Trials are trained and
+    judged on validation images; the winner alone is exported and judged on test images. Raises the kinds of
+    imgrec_cli.errors; what is over when it stops stays.
+    """
+    from imgrec_cli.config import Space
+    from imgrec_cli.study import Study, require_optuna
+
+    require_optuna()
+    if config is None and study is None:
+        raise InputError("no config is given", "name a YAML file with a search section, or a search: --study DIR")
+    with _stoppable() as stop:
+        space = None if config is None else Space.read(Path(config), overrides)
+        if space is None and overrides:
+            raise InputError("a search goes on as it began", "leave --set out, or name the config again")
+        run = _folder_of_search(space, None if study is None else Path(study), runs)
+        try:
+            found = Study(run) if space is None else Study.begun(run, space, trials)
+            if trials is not None and trials != found.trials:
+                found.extend(trials)
+            if not run.record_file.exists():
+                run.update_record(
+                    name=run.name,
+                    status="running",
+                    started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                    command=without_home(shlex.join(["imgrec", "tune", str(config), "--study", str(run.folder)])),
+                    git=git_record(None if config is None else Path(config)),
+                    seed=found.seed,
+                    search={"trials": found.trials, "metric": found.metric},
+                )
+            on_event(Note(f"search {run.folder}: {found.trials} trials by {found.metric}"))
+            _search(found, stop, on_event)
+            _judge_the_winner(found, stop, on_event)
+        except InputError:
+            if study is None and not run.trials():
+                shutil.rmtree(run.folder, ignore_errors=True)  # nothing has begun
+            raise
+        except (Interrupted, KeyboardInterrupt) as error:
+            if not stop.is_asked or stop.at_once:
+                raise
+            told = error.message if isinstance(error, Interrupted) else stop.error().message
+            raise Interrupted(told, f"to go on: imgrec tune --study {run.folder}") from None
+    return run
+
+
+def _folder_of_search(space: "Space | None", folder: Path | None, runs: Path) -> Run:
+    if folder is None:
+        run = Run.create(runs, Path(space.name).stem if space else "search")
+        (run.folder / "checkpoints").rmdir()
+        return run
+    if space is None and not (folder / "study.json").is_file():
+        raise InputError(f"{folder}: holds no search", "begin one: imgrec tune CONFIG --study DIR")
+    if (folder / "run.json").is_file() and not (folder / "study.json").is_file():
+        raise InputError(f"{folder}: a run that is no search", "name another folder with --study")
+    folder.mkdir(parents=True, exist_ok=True)
+    return Run(folder)
+
+
+def _search(study: "Study", stop: "Stop", on_event: Listener) -> None:
+    """Take one trial after another until there are as many as wanted, those of other processes among them."""
+    from imgrec_cli.config import check_decision, check_weights
+    from imgrec_cli.dataset import scan
+    from imgrec_cli.study import wait_for_others
+    from imgrec_cli.training.runtime import forget_models
+
+    config = study.space.config
+    listing = scan(config.data)
+    check_weights(config)
+    check_decision(config, listing.class_names)
+    _, machine, decided = _started(config, on_event, listing)
+    study.settle("train.precision", decided.train.precision)
+    study.settle("train.batch_size", str(decided.train.batch_size))
+    images: dict[str, Dataset] = {}
+    told = 0
+    while True:
+        with study.next_trial() as trial:
+            if trial is not None:
+                _try(study, trial, listing, machine, images, stop, on_event)
+                forget_models()
+                continue
+        others = study.others_at_work()
+        if not others:
+            return
+        if others != told:
+            on_event(Note(f"waiting for {others} trials of other processes"))
+            told = others
+        wait_for_others()
+
+
+def _try(
+    study: "Study",
+    trial: "Trial",
+    listing: "Listing",
+    machine: "Machine",
+    images: "dict[str, Dataset]",
+    stop: "Stop",
+    on_event: Listener,
+) -> None:
+    """One trial: trained and judged on validation images; `images` keeps those that the next ones may need too."""
+    from imgrec_cli.config import resolved_yaml, written
+    from imgrec_cli.study import Pruned
+    from imgrec_cli.training.fit import fit
+    from imgrec_cli.training.runtime import out_of_memory_errors
+
+    started, run = time.time(), trial.run
+    value, state, why, best_epoch = None, "pruned", "", 0
+
+    def listen(event: Event) -> None:
+        if isinstance(event, EpochEnd):
+            trial.report([line[study.metric] for line in run.read_metrics()])
+        elif isinstance(event, Step | Advance) or (isinstance(event, Warn) and trial.number == 0):
+            on_event(event)
+
+    try:
+        config = study.space.of_trial(trial.settings)
+        _, machine, config = _started(config, ignore, listing)
+        if not run.record_file.exists():
+            write_text(run.resolved_config_file, resolved_yaml(config, run.folder))
+            run.update_record(
+                name=run.name,
+                status="running",
+                started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+                command=None,
+                git=None,
+                overrides=[],
+                seed=config.seed,
+                precision=config.train.precision,
+                **_machine_record(machine),
+            )
+        size = repr(config.image)
+        dataset, config = _loaded_images(config, listing, machine, run, listen, images.get(size))
+        images[size] = dataset
+        best_epoch = fit(config, dataset, run, stop, listen).best_epoch
+        value, state = run.read_metrics()[best_epoch - 1][study.metric], "tried"
+    except Pruned:
+        pass
+    except (ConfigError, TrainingError) as error:
+        state, why = "failed", error.message.splitlines()[0]
+    except out_of_memory_errors():
+        state, why = "failed", "a batch does not fit into the memory of this device"
+    seconds = round(time.time() - started, 1)
+    run.update_record(status=state, error=why or None, resumable=False, seconds=seconds, best_epoch=best_epoch)
+    study.end(trial, value, state, why)
+    shown = ", ".join(f"{key}: {written(value)}" for key, value in trial.settings.items())
+    result = f"{study.metric} {value:.4f}" if value is not None else state + (f" ({why})" if why else "")
+    on_event(Note(f"trial {trial.number}: {result}, {seconds:.1f} s; {shown}"))
+
+
+def _judge_the_winner(study: "Study", stop: "Stop", on_event: Listener) -> None:
+    """Export the best trial, judge it on the test images, and write what was found; one process does."""
+    from imgrec_cli.config import resolved_yaml
+    from imgrec_cli.reporting.search import write_search_report
+    from imgrec_cli.study import as_rows, finishing
+
+    run = study.run
+    with finishing(run):
+        ranked, table = study.ranked(), study.table()
+        if not ranked:
+            reasons = {study.run_of(one.number).record.get("error") for one in table if one.state == "failed"}
+            told = "; ".join(sorted(str(reason) for reason in reasons if reason)[:3])
+            raise TrainingError(f"{run.folder}: none of {len(table)} trials ended well" + (f": {told}" if told else ""))
+        for best in ranked:
+            winner = study.run_of(best.number)
+            if winner.record["status"] == "finished":
+                break
+            on_event(Note(f"trial {best.number} is the best; it alone is judged on test images"))
+            try:
+                _resumed(winner, None, (), stop, on_event)
+            except ParityError as error:  # such as weights grown so large that rounding shows
+                on_event(Warn(f"trial {best.number} cannot be shipped, the next best is taken: {error.message}"))
+            else:
+                break
+        else:
+            raise ParityError(f"{run.folder}: none of {len(ranked)} trials can be shipped")
+        write_text(run.folder / "best.yaml", resolved_yaml(study.space.of_trial(best.settings), run.folder))
+        keys = list(study.space.ranges)
+        write_csv(
+            run.folder / "trials.csv",
+            ["trial", "state", study.metric, "seconds", *keys],
+            (
+                [one.number, one.state, one.value, one.seconds, *(one.settings.get(key) for key in keys)]
+                for one in table
+            ),
+        )
+        found = {
+            "trials": len(table),
+            "metric": study.metric,
+            "best": best.number,
+            "value": best.value,
+            "settings": best.settings,
+        }
+        run.update_record(status="finished", scores=winner.record["scores"], search=found)
+        write_search_report(run, keys, as_rows(table), study.courses(), study.importances(), study.metric)
 
 
 def _loaded(given: "Config | Path | str", overrides: Sequence[str]) -> "tuple[Config, Path | None]":
@@ -311,7 +662,7 @@ def reproduce(run: Path | str, *, runs: Path = Path(RUNS_FOLDER), on_event: List
         on_event(Warn(f"the run was given {extended['to_epochs']} epochs after {extended['from_epochs']}"))
     on_event(Note(f"training {first.folder} again"))
     with _stoppable() as stop:
-        second = _begun(config, None, (), runs, f"again-{first.name}", stop, on_event)
+        second = _begun(config, None, (), partial(Run.create, runs, f"again-{first.name}"), stop, on_event)
     return compared(first, second)
 
 
@@ -376,14 +727,16 @@ def _prepare(config: "Config", on_event: Listener) -> "tuple[Dataset, Config]":
     return _loaded_images(config, listing, machine, None, on_event)
 
 
-def _started(config: "Config", on_event: Listener) -> "tuple[Listing, Machine, Config]":
+def _started(
+    config: "Config", on_event: Listener, listing: "Listing | None" = None
+) -> "tuple[Listing, Machine, Config]":
     """List the images, start the backend, and resolve every `auto` that the machine decides; the first thing said is
     device and precision."""
     from imgrec_cli.config import check_decision, check_weights
     from imgrec_cli.dataset import scan
     from imgrec_cli.training import runtime
 
-    listing = scan(config.data)
+    listing = scan(config.data) if listing is None else listing
     check_weights(config)
     check_decision(config, listing.class_names)
     machine = runtime.start(config.runtime)
@@ -411,14 +764,20 @@ def _started(config: "Config", on_event: Listener) -> "tuple[Listing, Machine, C
 
 
 def _loaded_images(
-    config: "Config", listing: "Listing", machine: "Machine", run: Run | None, on_event: Listener
+    config: "Config",
+    listing: "Listing",
+    machine: "Machine",
+    run: Run | None,
+    on_event: Listener,
+    dataset: "Dataset | None" = None,
 ) -> "tuple[Dataset, Config]":
     """Read the images, resolve what they decide, and record both in the run; a run that has them recorded is held to
     them. Raises what says before the start that disk or memory will not do."""
     from imgrec_cli.config import Standardize, resolved_yaml
     from imgrec_cli.dataset import load_dataset
 
-    dataset = load_dataset(config.data, config.image, config.seed, on_event, listing=listing)
+    if dataset is None:
+        dataset = load_dataset(config.data, config.image, config.seed, on_event, listing=listing)
     image = config.image.model_copy(update={"range": dataset.spec.range})
     if config.image.standardize == "auto":
         mean, deviation = dataset.pixel_statistics()
@@ -496,7 +855,6 @@ def _recorded(dataset: "Dataset") -> list[RecordedExample]:
 
 
 def _record_images(run: Run, dataset: "Dataset") -> None:
-    from imgrec_cli.rundir import write_csv
 
     run.write_examples(_recorded(dataset))
     if dataset.skipped:
@@ -549,6 +907,20 @@ def stress(
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, found.as_dict())
     return found
+
+
+def compare(
+    runs: Sequence[Path | str], *, split: str = "test", figures: Sequence[str] = ()
+) -> tuple[Comparison, list[list[tuple[str, str, str]]]]:
+    """Compare the first of two or more judged runs, or evaluations in them, with each other one.
+
+    `split` is the evaluation of each run that is compared, `figures` are asked for beside the usual ones. Returns the
+    comparison, and for each other run what differs in its config: key, value of the first, value of this one.
+    """
+    judged = [read_judged(Path(run), split) for run in runs]
+    comparison = compare_judged(judged, figures)
+    base = judged[0].run
+    return comparison, [config_differences(base, one.run) if base and one.run else [] for one in judged[1:]]
 
 
 def _to_judge(
@@ -688,6 +1060,10 @@ def report(run: Path | str | None = None, file: Path | str | None = None, *, ima
     Without `images` it holds no picture. Raises InputError where the run was not judged yet.
     """
     found = Run.open(Path(run)) if run is not None else newest_finished_run(Path(RUNS_FOLDER))[0]
+    if "search" in found.record:
+        raise InputError(f"{found.folder}: a search writes its page itself", "imgrec tune --study goes on with it")
+    if "repeats" in found.record:
+        return write_repeats_report(found, None if file is None else Path(file))
     return write_report(found, file=None if file is None else Path(file), images=images)
 
 

@@ -218,6 +218,16 @@ def find_bundle(path: Path) -> Path:
         run = Run.open(path)
         if (run.bundle_folder / MANIFEST).is_file():
             return run.bundle_folder
+        if search := run.record.get("search"):
+            best = search.get("best")
+            hint = f"name the best: {path / 'trials' / str(best)}" if best is not None else "let it end first"
+            raise InputError(f"{path}: this is a search, its trials are the models", hint)
+        if repeats := run.record.get("repeats"):
+            kind, number = repeats["kind"], repeats["number"]
+            raise InputError(
+                f"{path}: these are {number} trainings, each with a model of its own",
+                f"name one of them, such as {run.part(kind, 1).folder}; a model to ship is trained without --{kind}",
+            )
         raise InputError(f"{path}: this run has no bundle; its status is {run.record.get('status')}")
     if not path.exists():
         raise InputError(f"{path}: no such run or bundle", "imgrec runs lists the runs here")

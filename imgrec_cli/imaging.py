@@ -161,10 +161,14 @@ def thumbnail(source: Path, side: int) -> bytes:
         return stream.getvalue()
 
 
-def header(source: Path | bytes | BinaryIO) -> tuple[tuple[int, int], bool]:
-    """(height, width) as stored, and whether the picture is gray; no pixel is decoded. Raises BadImageError."""
+def header(source: Path | bytes | BinaryIO) -> tuple[tuple[int, int], bool, bool]:
+    """(height, width) as stored, whether the picture is gray, and whether it has more than 8 bits; no pixel is decoded.
+
+    Raises BadImageError.
+    """
     with _opened(source, None) as (image, _):
-        return (image.height, image.width), image.mode in ("1", "L", "LA", *DEEP_MODES)
+        deep = image.mode in DEEP_MODES
+        return (image.height, image.width), deep or image.mode in ("1", "L", "LA"), deep
 
 
 def open_file(path: Path) -> BinaryIO:

@@ -32,6 +32,25 @@ def available_cores(quota_file: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
     return max(cores, 1)
 
 
+def matrix_gflops() -> float:
+    """Floating-point operations of a float32 matrix product on all cores, in billions a second; takes a second.
+
+    The fastest of many: other work on the machine makes some of them slow.
+    """
+    import time
+
+    import numpy as np
+
+    side = 1024
+    one = np.ones((side, side), np.float32)
+    fastest = float("inf")
+    begin = time.perf_counter()
+    while (started := time.perf_counter()) - begin < 1:
+        one @ one
+        fastest = min(fastest, time.perf_counter() - started)
+    return 2 * side**3 / fastest / 1e9
+
+
 def nvidia_cards() -> list[str]:
     """Names of the NVIDIA GPUs that the driver knows; empty where there is no driver."""
     program = shutil.which("nvidia-smi")

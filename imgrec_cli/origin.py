@@ -6,6 +6,7 @@ import platform
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from imgrec_cli.config import Config
 
 TOLERANCE = 0.05  # of a metric, on another machine: rounding differs there, and training amplifies it
+_NOTHING = object()
 _NAMED = 5  # changed images in a message
 _MACHINE = ("device", "backend", "threads", "cpu", "onednn", "deterministic", "versions")
 
@@ -105,6 +107,39 @@ def _different(before: Any, now: Any, key: str = "") -> Iterator[tuple[str, Any,
     if isinstance(before, dict) and isinstance(now, dict):
         for name in dict.fromkeys([*before, *now]):
             yield from _different(before.get(name), now.get(name), f"{key}.{name}".removeprefix("."))
+    else:
+        yield key, before, now
+
+
+def config_differences(first: Run, second: Run) -> list[tuple[str, str, str]]:
+    """Key, first and second value of every key that the configs of two runs do not share, as YAML; `-` for none.
+
+    Lists of unequal length, such as layers, are told by what was put in and what was taken out.
+    """
+    from imgrec_cli.config import load_config, written
+
+    def shown(value: Any) -> str:
+        return "-" if value is _NOTHING else written(value)
+
+    found = [load_config(run.resolved_config_file).model_dump(mode="json") for run in (first, second)]
+    return [(key, shown(before), shown(now)) for key, before, now in _leaves(found[0], found[1], "")]
+
+
+def _leaves(before: Any, now: Any, key: str) -> Iterator[tuple[str, Any, Any]]:
+    if before == now:
+        return
+    if isinstance(before, dict) and isinstance(now, dict) and before.get("type") == now.get("type"):
+        for name in dict.fromkeys([*before, *now]):
+            yield from _leaves(before.get(name, _NOTHING), now.get(name, _NOTHING), f"{key}.{name}".removeprefix("."))
+    elif isinstance(before, list) and isinstance(now, list) and any(isinstance(one, dict) for one in [*before, *now]):
+        texts = [[repr(one) for one in many] for many in (before, now)]
+        for kind, i, i_end, j, j_end in SequenceMatcher(a=texts[0], b=texts[1], autojunk=False).get_opcodes():
+            if kind != "equal" and i_end - i == j_end - j:
+                for number in range(i_end - i):
+                    yield from _leaves(before[i + number], now[j + number], f"{key}.{i + number}")
+            elif kind != "equal":
+                taken, put = before[i:i_end], now[j:j_end]
+                yield f"{key}.{i}", taken or _NOTHING, put or _NOTHING
     else:
         yield key, before, now
 

@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -117,6 +118,21 @@ class Run:
                 "change to a folder you can write to: runs are kept in ./runs",
             ) from error
         raise InputError(f"{parent}: a thousand runs named {stem} already", "remove some: imgrec runs prune --keep 10")
+
+    def part(self, kind: str, number: int) -> "Run":
+        """One training of a run of several: `kind` is `folds` or `seeds`, `number` counts from 1."""
+        return Run(self.folder / kind / str(number))
+
+    def trials(self) -> "list[Run]":
+        """The trials of a search, in no order; none in another run."""
+        folder = self.folder / "trials"
+        return [Run(one) for one in folder.iterdir()] if folder.is_dir() else []
+
+    def made(self) -> "Run":
+        """The same, its folder made anew: what lies there without a record is from a process killed as it began."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        (self.folder / "checkpoints").mkdir(parents=True)
+        return self
 
     @classmethod
     def open(cls, folder: Path) -> "Run":
@@ -322,6 +338,13 @@ class Run:
             write_text(self.metrics_file, "".join(json.dumps(found, allow_nan=False) + "\n" for found in epochs))
             self._write_metrics_table(epochs)
 
+    def forget_images(self) -> None:
+        """Take the list of images away: a run that goes on records them anew."""
+        for path in (self.examples_file, self.skipped_file):
+            path.unlink(missing_ok=True)
+        if self.record_file.exists():
+            write_json(self.record_file, {key: value for key, value in self.record.items() if key != "data"})
+
     def read_metrics(self) -> list[dict[str, Any]]:
         """All epochs of `metrics.jsonl`, first to last."""
         if not self.metrics_file.exists():
@@ -363,16 +386,19 @@ def list_runs(parent: Path) -> list[tuple[Run, dict[str, Any]]]:
                 record = run.record
             except InputError:
                 record = {"status": "damaged", "started": ""}
-            if record["status"] == "running" and not run.is_held():
+            if record["status"] == "running" and not any(one.is_held() for one in (run, *run.trials())):
                 record = {**record, "status": "killed", "resumable": True}
             found.append((run, record))
     return sorted(found, key=lambda pair: (pair[1].get("started", ""), pair[0].name), reverse=True)
 
 
 def newest_finished_run(parent: Path) -> tuple[Run, dict[str, Any]]:
-    """The finished run below `parent` that started last, and its record. Raises InputError where there is none."""
+    """The finished run below `parent` that started last, and its record. Raises InputError where there is none.
+
+    A run of several trainings, or a search, has no model of its own and is passed over.
+    """
     for run, record in list_runs(parent):
-        if record.get("status") == "finished":
+        if record.get("status") == "finished" and not {"repeats", "search"} & record.keys():
             return run, record
     raise InputError(
         f"no finished run in {parent}", "train one: imgrec train CONFIG, or name a run or bundle with -m PATH"

@@ -169,7 +169,7 @@ def resampled(image: LabelledImage, spec: PixelSpec, level: int) -> Pixels:
     """The file's pixels uint8 [H, W, C] as another resampling kernel makes them. Raises BadImageError."""
     from PIL import Image, ImageOps
 
-    (height, width), _ = header(image.file)
+    (height, width), _, _ = header(image.file)
     shrunk = min(1.0, LARGEST_SIDE / max(height, width))
     whole_size = (max(1, round(height * shrunk)), max(1, round(width * shrunk)))
     whole = _picture(load_pixels(image.file, PixelSpec(whole_size, spec.color, "stretch", spec.range)))

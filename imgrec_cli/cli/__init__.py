@@ -13,6 +13,7 @@ from imgrec_cli import __version__
 from imgrec_cli.cli import (
     bench,
     bundle,
+    compare,
     compress,
     config,
     data,
@@ -27,6 +28,7 @@ from imgrec_cli.cli import (
     runs,
     serve,
     train,
+    tune,
 )
 from imgrec_cli.errors import ImgrecError, InputError, Interrupted
 
@@ -37,8 +39,8 @@ class InOrder(TyperGroup):
     """Lists commands as they are used; Typer would put groups after all single commands."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        order = ["train", "bench", "config", "evaluate", "report", "explain", "data", "export", "compress"]
-        order = [*order, "bundle", "predict", "serve", "reproduce", "runs", "info"]
+        order = ["train", "tune", "bench", "config", "evaluate", "compare", "report", "explain", "data", "export"]
+        order = [*order, "compress", "bundle", "predict", "serve", "reproduce", "runs", "info"]
         return sorted(super().list_commands(ctx), key=order.index)
 
 
@@ -51,9 +53,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(rich_help_panel="Start")(train.train)
+app.command(rich_help_panel="Start")(tune.tune)
 app.add_typer(config.app, rich_help_panel="Start")
 app.command(rich_help_panel="Start")(bench.bench)
 app.command(rich_help_panel="Judge")(evaluate.evaluate)
+app.command(rich_help_panel="Judge")(compare.compare)
 app.command(rich_help_panel="Judge")(report.report)
 app.command(rich_help_panel="Judge")(explain.explain)
 app.add_typer(data.app, rich_help_panel="Data")

@@ -31,8 +31,15 @@ def init(
     group: Annotated[
         str | None, typer.Option(metavar="REGEX", help="What stays on one side of the split, captured from its path.")
     ] = None,
+    minutes: Annotated[
+        float, typer.Option(min=0.1, help="What training may take on this machine, by an estimate.")
+    ] = 10.0,
+    weights: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Weights of keras.applications, …_no_top.h5; one that Keras has is found."),
+    ] = None,
 ) -> None:
-    """Write a starter config for a folder of images.
+    """Write a starter config for a folder of images; its comments say why each thing was chosen.
 
     Example: imgrec config init photos/flowers
     """
@@ -41,7 +48,7 @@ def init(
     path = out or Path(f"{data.resolve().name}.yaml")
     if path.exists():
         raise InputError(f"{path}: exists already and is left as it is", "name another file with --output")
-    text = starter_config(data.resolve(), path.parent.resolve(), label_from, group)
+    text = starter_config(data.resolve(), path.parent.resolve(), label_from, group, minutes, weights)
     try:
         path.write_text(text, encoding="utf-8", newline="\n")
     except OSError as error:

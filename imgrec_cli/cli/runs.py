@@ -58,7 +58,9 @@ def prune(
 
 
 def _status(record: dict[str, object]) -> str:
-    return f"{record['status']}, resumable" if record.get("resumable") else str(record["status"])
+    status = f"{record['status']}, resumable" if record.get("resumable") else str(record["status"])
+    repeats = record.get("repeats")
+    return f"{status}, {repeats['number']} {repeats['kind']}" if isinstance(repeats, dict) else status
 
 
 def _score(record: dict[str, object]) -> str:

@@ -5,12 +5,15 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from imgrec_cli.cli import output
 from imgrec_cli.cli.options import FormatOption, QuietOption, SetOption
+
+if TYPE_CHECKING:
+    from imgrec_cli.rundir import Run
 
 
 def train(
@@ -18,6 +21,15 @@ def train(
     set_: SetOption = None,
     resume: Annotated[
         Path | None, typer.Option("--resume", metavar="RUN", help="Go on with an unfinished run from where it stopped.")
+    ] = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            min=2, metavar="N", help="Cross-validate: N trainings, each judged on another part of the images."
+        ),
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=2, metavar="N", help="N trainings on one split, each from another seed.")
     ] = None,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write every epoch's figures for TensorBoard, into the run.")
@@ -37,11 +49,23 @@ def train(
     from imgrec_cli import api
 
     with output.ProgressPrinter(format_, quiet) as progress:
-        run = api.train(config, set_ or (), resume=resume, tensorboard=tensorboard, mlflow=mlflow, on_event=progress)
+        run = api.train(
+            config,
+            set_ or (),
+            resume=resume,
+            folds=folds,
+            seeds=seeds,
+            tensorboard=tensorboard,
+            mlflow=mlflow,
+            on_event=progress,
+        )
     record = run.record
     scores = record["scores"]
     if format_ is output.Format.json:
         output.result("train", {"run": str(run.folder), **record})
+        return
+    if "repeats" in record:
+        _print_repeats(run)
         return
     from imgrec_cli.evaluation import CAVEATS
 
@@ -55,6 +79,39 @@ def train(
     output.line(f"report: {run.report_file} (it embeds pictures)")
     output.line("Try it:")
     output.line(f"  {_program()} predict -m {_quoted(str(run.folder))} {_quoted(_shortest(example.file))}")
+
+
+def _print_repeats(run: "Run") -> None:
+    record = run.record
+    repeats, scores = record["repeats"], record["scores"]
+    kind, split, percent = repeats["kind"], scores["split"], output.percent
+    names = list(repeats["figures"])
+    output.table(
+        [f"{kind.removesuffix('s')}, {split}", *names],
+        [
+            *(
+                [str(place + 1), *(_shown(name, repeats["figures"][name]["values"][place]) for name in names)]
+                for place in range(repeats["number"])
+            ),
+            *(
+                [title, *(_shown(name, repeats["figures"][name][key]) for name in names)]
+                for title, key in (("mean", "mean"), ("deviation", "deviation"))
+            ),
+            ["95 % from", *(_shown(name, repeats["figures"][name]["interval"][0]) for name in names)],
+            ["95 % to", *(_shown(name, repeats["figures"][name]["interval"][1]) for name in names)],
+        ],
+    )
+    if kind == "folds":
+        low, high = scores["accuracy_interval"]
+        output.line(
+            f"all {scores['images']:,} images, each judged once by the model that was not trained on it: accuracy "
+            f"{percent(scores['accuracy'])}, 95 % interval {percent(low)} to {percent(high)}"
+        )
+    output.line(f"{record['seconds']:.0f} s in all; report: {run.report_file}")
+
+
+def _shown(name: str, value: float) -> str:
+    return f"{value:.3f}" if name == "mcc" else output.percent(value)
 
 
 def _program() -> str:

@@ -3,6 +3,7 @@
 from imgrec_cli.config.durations import Duration
 from imgrec_cli.config.loading import check_decision, check_weights, load_config, parse_config
 from imgrec_cli.config.schema import json_schema
+from imgrec_cli.config.search import Space
 from imgrec_cli.config.sections import (
     FORMAT_VERSION,
     Activation,
@@ -28,6 +29,7 @@ from imgrec_cli.config.sections import (
     Fill,
     Flatten,
     Flip,
+    Fold,
     GlobalPool,
     Image,
     Layer,
@@ -39,6 +41,8 @@ from imgrec_cli.config.sections import (
     RMSprop,
     Rotate,
     Runtime,
+    SearchChoices,
+    SearchRange,
     Section,
     Sgd,
     Shear,
@@ -78,6 +82,7 @@ __all__ = [
     "Fill",
     "Flatten",
     "Flip",
+    "Fold",
     "GlobalPool",
     "Image",
     "Layer",
@@ -90,10 +95,13 @@ __all__ = [
     "RMSprop",
     "Rotate",
     "Runtime",
+    "SearchChoices",
+    "SearchRange",
     "Section",
     "Sgd",
     "Shear",
     "Shift",
+    "Space",
     "Split",
     "Standardize",
     "StepSchedule",

@@ -28,7 +28,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     Raises ConfigError with every problem, one a line, as `file:line:column: key: what is wrong`.
     """
     path = Path(path)
-    return parse_config(_read(path), str(path), path.parent, overrides)
+    return parse_config(read_text(path), str(path), path.parent, overrides)
 
 
 def parse_config(text: str, name: str, base_folder: Path, overrides: Sequence[str] = ()) -> Config:
@@ -84,7 +84,8 @@ def check_decision(config: Config, class_names: Sequence[str]) -> None:
             raise ConfigError(f"decision.{key}: no class {name}", hint)
 
 
-def _read(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """The text of a config file, with `\\n` line ends. Raises ConfigError for what is none."""
     if path.is_dir():
         file = f"{path.resolve().name}.yaml"
         lines = f"imgrec config init {quoted(path)}\n  imgrec train {quoted(file)}"

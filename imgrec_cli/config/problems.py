@@ -8,8 +8,10 @@ from pydantic_core import ErrorDetails
 
 from imgrec_cli.config.document import Document, KeyPath, Problem, plain_scalar
 from imgrec_cli.config.hints import about_key, about_word, sections_in, tag_of
-from imgrec_cli.config.sections import Config, Section
+from imgrec_cli.config.sections import Config, SearchChoices, SearchRange, Section
 from imgrec_cli.config.writing import written
+
+_BRANCHES: dict[str, type[Section]] = {"<range>": SearchRange, "<choices>": SearchChoices}
 
 
 def problems_of(errors: Sequence[ErrorDetails], document: Document) -> list[Problem]:
@@ -46,7 +48,9 @@ def _locate(loc: tuple[str | int, ...]) -> tuple[KeyPath, type[Section] | None, 
         if isinstance(part, int):
             path = (*path, part)
         elif part.startswith("<"):  # a branch that _word_or or its like has named
-            continue
+            here = [_BRANCHES[part]] if part in _BRANCHES else here
+        elif path == ("search",):  # by key, each with one of two sections
+            path = (*path, part)
         elif len(here) > 1:
             here = [member for member in here if tag_of(member) == part]
         else:
@@ -54,7 +58,8 @@ def _locate(loc: tuple[str | int, ...]) -> tuple[KeyPath, type[Section] | None, 
             owner = here[0] if here else None
             known = owner.model_fields.get(part) if owner else None
             here = sections_in(known.annotation) if known else []
-    return path, owner, [tag_of(member) for member in here] if len(here) > 1 else []
+    tagged = len(here) > 1 and path[:1] != ("search",)
+    return path, owner, [tag_of(member) for member in here] if tagged else []
 
 
 def _message(details: ErrorDetails, path: KeyPath, section: type[Section] | None, tags: list[str]) -> str:

@@ -11,12 +11,15 @@ from imgrec_cli.config.sections import (
     LayersModel,
     PlateauSchedule,
     Rotate,
+    SearchRange,
     Shear,
     Shift,
     Standardize,
     Zoom,
 )
 from imgrec_cli.config.shapes import BACKBONES, DoesNotFitError, Shape, after
+
+NOT_SEARCHED = ("version", "seed", "data", "decision", "runtime", "export", "search")
 
 Found = Iterator[tuple[KeyPath, str]]
 
@@ -46,9 +49,20 @@ def split_leaves_training_images(config: Config) -> Found:
     """Shares that are cut off must leave something; those of given folders are not cut."""
     data = config.data
     validation = data.split.validation if data.validation is None else 0
-    test = data.split.test if data.test is None else 0
+    test = data.split.test if data.test is None and data.split.fold is None else 0
     if validation + test > 1 - 1e-9:
         yield ("data", "split"), f"validation and test take {validation + test:.0%}, which leaves nothing to train on"
+
+
+def fold_is_one_of_the_parts(config: Config) -> Found:
+    """A fold is cut from the training images, and is one of as many as there are."""
+    fold = config.data.split.fold
+    if fold is None:
+        return
+    if fold.number > fold.of:
+        yield ("data", "split", "fold", "number"), f"must be at most the {fold.of} of `of`, got {fold.number}"
+    if config.data.test is not None:
+        yield ("data", "split", "fold"), "cannot stand beside data.test: a fold is cut from the training images"
 
 
 def validation_chooses_the_model(config: Config) -> Found:
@@ -163,6 +177,22 @@ def one_threshold_for_a_class(config: Config) -> Found:
         seen.add(name)
 
 
+def search_can_be_done(config: Config) -> Found:
+    """A search leaves alone what trials are judged by, and its ranges rise."""
+    for key, values in config.search.items():
+        section = key.split(".")[0]
+        if section in NOT_SEARCHED:
+            yield (
+                ("search", key),
+                f"cannot be searched: all trials are compared on the same images and terms ({section})",
+            )
+        if isinstance(values, SearchRange):
+            if values.low >= values.high:
+                yield ("search", key, "high"), f"must be above low, which is {values.low:g}; got {values.high:g}"
+            if values.log and values.low <= 0:
+                yield ("search", key, "low"), f"must be above 0 with log: true, got {values.low:g}"
+
+
 def _misfits(config: Config, shape: Shape) -> Found:
     if not isinstance(config.model, LayersModel):
         return
@@ -185,6 +215,7 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[Config], Found]], ...] = (
     (("data",), images_are_named),
     (("data.folder", "data.train", "data.validation", "data.test"), folder_stands_alone),
     (("data.split", "data.validation", "data.test"), split_leaves_training_images),
+    (("data.split", "data.test"), fold_is_one_of_the_parts),
     (("data",), validation_chooses_the_model),
     (("data.classes",), classes_are_used_once),
     (("augment",), fill_has_a_use),
@@ -193,6 +224,7 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[Config], Found]], ...] = (
     (("optimizer", "train.epochs"), schedule_can_be_followed),
     (("model",), layers_fit_each_other),
     (("decision",), one_threshold_for_a_class),
+    (("search",), search_can_be_done),
     (("model", "image.size"), layers_fit_the_image),
     (("model", "image.size", "image.color", "image.standardize"), backbone_has_what_it_needs),
 )

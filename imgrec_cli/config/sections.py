@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -119,6 +119,13 @@ class Section(BaseModel):
 # --- data -------------------------------------------------------------------------------------------
 
 
+class Fold(Section):
+    """One round of a cross-validation: the images are dealt into parts, and one of them judges."""
+
+    number: int = Field(ge=1, description="The part that judges, from 1 on.")
+    of: int = Field(ge=2, le=1000, description="Number of parts.")
+
+
 class Split(Section):
     """How much of each class is set aside where no folder is given for it."""
 
@@ -131,6 +138,17 @@ class Split(Section):
         default=0.15,
         json_schema_extra={"default": "15%"},
         description="Share of each class that judges the finished model, such as 15%.",
+    )
+    fold: Fold | None = Field(
+        default=None,
+        description="In place of `test`: the part of the images that judges; imgrec train --folds sets it.",
+        examples=[{"number": 1, "of": 5}],
+    )
+    seed: int | None = Field(
+        default=None,
+        ge=0,
+        lt=2**32,
+        description="What the split follows from, where it is to stay while `seed` changes; `seed` by default.",
     )
 
 
@@ -418,6 +436,12 @@ class BatchNorm(Section):
 
     type: Literal["batch_norm"]
     activation: Activation = Field(default="linear", description="Function applied to the result.")
+    momentum: float = Field(
+        default=0.99,
+        ge=0,
+        lt=1,
+        description="Share of the running mean and variance that each step keeps; 0.9 where training has few steps.",
+    )
 
 
 Layer = Annotated[Conv | Pool | GlobalPool | Flatten | Dense | Dropout | BatchNorm, Field(discriminator="type")]
@@ -680,6 +704,38 @@ class Export(Section):
     )
 
 
+class SearchRange(Section):
+    """Numbers to search between: whole ones where both ends are whole."""
+
+    low: int | float = Field(description="Smallest number.")
+    high: int | float = Field(description="Largest number.")
+    log: bool = Field(default=False, description="Try every order of magnitude as often as the others.")
+
+
+class SearchChoices(Section):
+    """Values to choose from."""
+
+    choices: Annotated[tuple[Any, ...], Strict(False)] = Field(
+        min_length=2, description="What the key may be set to: numbers, words, sections or lists."
+    )
+
+
+def _range_or_choices(value: object) -> str | None:
+    if isinstance(value, SearchChoices) or (isinstance(value, dict) and "choices" in value):
+        return "<choices>"
+    return "<range>" if isinstance(value, dict | SearchRange) else None
+
+
+Searched = Annotated[
+    Annotated[SearchRange, Tag("<range>")] | Annotated[SearchChoices, Tag("<choices>")],
+    Discriminator(
+        _range_or_choices,
+        custom_error_type="neither",
+        custom_error_message="expected {low: 1e-4, high: 1e-1, log: true} or {choices: [...]}",
+    ),
+]
+
+
 class Config(Section):
     """One experiment: what was asked."""
 
@@ -700,3 +756,8 @@ class Config(Section):
     decision: Decision = Field(default=Decision(), description="How probabilities become answers.")
     runtime: Runtime = Field(default=Runtime(), description="The machine that trains.")
     export: Export = Field(default=Export(), description="What is shipped.")
+    search: dict[str, Searched] = Field(
+        default={},
+        description="For `imgrec tune`: by dotted key, list items counted from 0, what to try in place of the value.",
+        examples=[{"optimizer.learning_rate": {"low": 1e-4, "high": 1e-1, "log": True}}],
+    )

@@ -14,7 +14,7 @@ from imgrec_cli.dataset.corrections import Corrected, correct
 from imgrec_cli.dataset.digests import Files
 from imgrec_cli.dataset.pack import DeepImageMet, Facts, Pack, find_survey, open_pack, take_survey
 from imgrec_cli.dataset.scan import Example, Listing, scan
-from imgrec_cli.dataset.split import assign, groups_of
+from imgrec_cli.dataset.split import assign, folds, groups_of
 from imgrec_cli.dataset.walk import SPLITS, Split
 from imgrec_cli.errors import DataError
 from imgrec_cli.imaging import PixelSpec
@@ -313,19 +313,59 @@ def assigned_splits(corrected: Corrected, facts: list[Facts], data: "Data", seed
                 f"no training image of {name} can be read, such as {listing.examples[row].file}: {facts[row].reason}",
                 "replace the damaged files, or remove the class",
             )
+    seed = seed if data.split.seed is None else data.split.seed
+    if data.split.fold is not None:
+        for place in _fold(training, listing, facts, data, seed):
+            assigned[place] = "test"
+        training = [place for place in training if assigned[place] == "train"]
     splits = assign(
-        [listing.examples[place].path for place in training],
-        labels,
-        [facts[place].identity for place in training],
+        *_what_decides(training, listing, facts),
         groups=_groups([listing.examples[place] for place in training], data),
         seed=seed,
         validation=None if "validation" in listing.given else data.split.validation,
-        test=None if "test" in listing.given else data.split.test,
+        test=None if "test" in listing.given or data.split.fold is not None else data.split.test,
     )
     assigned.update(zip(training, splits, strict=True))
     if "validation" not in assigned.values():
         raise _no_validation(listing, facts, data)
     return assigned
+
+
+def _what_decides(places: list[int], listing: Listing, facts: list[Facts]) -> tuple[list[str], list[int], list[str]]:
+    """Paths, labels and identities of images, from which their splits follow."""
+    examples = [listing.examples[place] for place in places]
+    return [e.path for e in examples], [e.label for e in examples], [facts[place].identity for place in places]
+
+
+def _fold(places: list[int], listing: Listing, facts: list[Facts], data: "Data", seed: int) -> list[int]:
+    """The places of the images that judge in the round that `data.split.fold` names."""
+    fold = data.split.fold
+    assert fold is not None  # noqa: S101 - for the type checker; the caller asked
+    if "test" in listing.given:
+        raise DataError(
+            "data.split.fold: the folder has test images of its own, and folds are cut from the training images",
+            "name the training images alone, such as data.folder=DIR/train; the test images then stay untouched",
+        )
+    groups = _groups([listing.examples[place] for place in places], data)
+    numbers = folds(*_what_decides(places, listing, facts), groups=groups, seed=seed, number=fold.of)
+    judging = [place for place, number in zip(places, numbers, strict=True) if number == fold.number - 1]
+    if not judging:
+        raise DataError(
+            f"data.split.fold: nothing is left for part {fold.number} of {fold.of}",
+            f"that many parts take a class with {fold.of} {_units(data)}: take fewer",
+        )
+    left = {listing.examples[place].label for place in places} - {
+        listing.examples[place].label
+        for place, number in zip(places, numbers, strict=True)
+        if number != fold.number - 1
+    }
+    if left:
+        name = listing.class_names[min(left)]
+        raise DataError(
+            f"data.split.fold: all images of {name} are in part {fold.number}, which leaves nothing of it to train on",
+            f"a class needs two {_units(data)} at least: add images, or leave it out with data.classes.exclude",
+        )
+    return judging
 
 
 def _no_validation(listing: Listing, facts: list[Facts], data: "Data") -> DataError:
@@ -348,7 +388,10 @@ def _thin_splits(listing: Listing, examples: tuple[Example, ...], data: "Data") 
         found = {example.label for example in examples if example.split == split}
         lacking = [name for label, name in enumerate(listing.class_names) if label not in found]
         if lacking and share and split not in listing.given:
-            named = ", ".join(lacking)
+            named, fold = ", ".join(lacking), data.split.fold
+            if split == "test" and fold is not None:
+                warnings.append(f"no {named} in part {fold.number}: that takes {fold.of} {_units(data)} of a class")
+                continue
             warnings.append(f"no {split} images of {named}: a class needs three {_units(data)} to be divided")
     return warnings
 

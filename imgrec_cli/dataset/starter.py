@@ -1,38 +1,61 @@
-"""A commented config to start from, its choices made by a look at the user's images."""
+"""A commented config to start from, its choices made by a look at the user's images and at the machine.
+
+The rules are those that a practitioner would give for any data set; none is tuned to one.
+"""
 
 import math
-import warnings
-from collections import Counter
+import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 
-from imgrec_cli.config import Data, path_from, written
+from imgrec_cli.config import Data, layer_table, parse_config, path_from, written
 from imgrec_cli.config.sections import regex_with_one_capture
-from imgrec_cli.dataset.scan import scan
-from imgrec_cli.errors import BadImageError, DataError, InputError
-from imgrec_cli.imaging import header
+from imgrec_cli.dataset.first_look import GROUP, FirstLook, look_at
+from imgrec_cli.errors import InputError
+from imgrec_cli.machine import available_cores, available_memory_bytes, matrix_gflops, nvidia_cards
+from imgrec_cli.progress import readable_size
 
-SAMPLED = 60
-SIDES = (32, 64, 96, 128, 160)  # they halve cleanly; beyond 160 an epoch on a CPU takes minutes
+SIDES = (160, 128, 96, 64)  # they halve cleanly; a larger picture costs more than it tells a small network
+WIDTHS = (32, 24, 16)  # filters of the first block, doubled in the next ones
+IMAGES_SEEN = 80_000  # in all epochs together: about 2,500 steps of 32
+BATCH_SIZES = (32, 16)  # the largest that leaves an epoch STEPS steps, else 8: few images need many small steps
+STEPS = 30
+STEP_SECONDS = 0.005  # that a step takes beside its arithmetic
+EPOCHS = (15, 80)  # at least and at most, whatever the number of images
+SMALL = 40  # pixels, up to which pictures are taken as they are
+PHOTO = 64  # pixels, from which on features learnt on photographs are worth their cost
+EFFICIENCY = 0.35  # of a matrix product's speed, that the training of such a network reaches on a CPU
+GPU_GFLOPS = 5000.0
+FEATURES_GFLOPS = 2 * 0.3  # of MobileNetV2 at 224 pixels, forward
 
 
 @dataclass(frozen=True, slots=True)
-class _Look:
-    """Images per class, and of a sample the shorter sides in pixels and whether all are gray."""
+class _Plan:
+    """What was chosen: the side of the image, the width of the network, epochs, images a step, and the minutes that
+    all of it will take."""
 
-    per_class: dict[str, int]
-    sides: list[int]
-    gray: bool
+    side: int
+    width: int
+    epochs: int
+    batch_size: int
+    minutes: float
 
 
 def starter_config(
-    data_folder: Path, relative_to: Path = Path(), label_from: str | None = None, group: str | None = None
+    data_folder: Path,
+    relative_to: Path = Path(),
+    label_from: str | None = None,
+    group: str | None = None,
+    minutes: float = 10.0,
+    weights: Path | None = None,
 ) -> str:
     """Text of a config for the images below `data_folder`, to be saved in the folder `relative_to`.
 
-    `label_from` and `group` are the expressions of `data` in it. Of a sample of the training images the headers are
-    read, of the others only the names. Raises DataError for folders that cannot be trained on.
+    `label_from` and `group` are the expressions of `data` in it, `minutes` what training may take on this machine by an
+    estimate, `weights` a file of keras.applications without its top; one in Keras's own folder is found by itself. Of
+    a sample of the training images the headers are read, of the others only the names. Raises DataError for folders
+    that cannot be trained on.
     """
     rules = {"label_from": label_from, "group": group}
     given = {key: pattern for key, pattern in rules.items() if pattern is not None}
@@ -41,90 +64,291 @@ def starter_config(
             regex_with_one_capture(pattern)
         except ValueError as error:
             raise InputError(f"--{key.replace('_', '-')}: {error}", "such as '^([a-z]+)_'") from error
-    look = _look_at(Data.model_validate({"folder": str(data_folder), **given}), data_folder)
-    images, fewest = sum(look.per_class.values()), min(look.per_class, key=lambda name: look.per_class[name])
-    shorter = round(median(look.sides))
-    side = max((side for side in SIDES if side <= shorter), default=shorter) if shorter > 40 else max(shorter, 8)
-    pools = max(0, min(4, int(math.log2(side / 6))))
-    epochs = 60 if images < 2_000 else 30 if images < 10_000 else 15
-    few = "  (too few to set some aside: that takes 3)" if look.per_class[fewest] < 3 else ""
+    look = look_at(Data.model_validate({"folder": str(data_folder), **given}), data_folder)
+    found = _backbone(weights) if weights else _in_keras_folder()
+    transfer = found is not None and (weights is not None or (not look.gray and look.side >= PHOTO))
+    head = _head(look, data_folder, relative_to, given)
+    if transfer and found is not None:
+        return head + _transfer(look, *found, relative_to)
+    return head + _from_scratch(look, minutes)
+
+
+def _head(look: FirstLook, data_folder: Path, relative_to: Path, given: dict[str, str]) -> str:
+    few = look.per_class[look.fewest]
+    aside = "  (too few to set some aside: that takes 3)" if few < 3 else ""
+    lines = [
+        f"# {look.images} images in {len(look.per_class)} classes; the smallest class is {look.fewest} "
+        f"with {few}{aside}",
+        "# Train with:  imgrec train THIS_FILE          All keys:  imgrec config schema",
+    ]
+    ratio = look.per_class[look.most] / few
+    if ratio >= 3:
+        lines.append(
+            f"# {look.most} has {ratio:.0f} times as many images as {look.fewest}: look at the recall of each class, "
+            "not at accuracy alone"
+        )
+    lines += [
+        "version: 1",
+        "seed: 0                         # the same seed gives the same split and the same start",
+        "",
+        "data:",
+        f"  folder: {written(path_from(relative_to, data_folder))}",
+        *(f"  {key}: {written(pattern)}" for key, pattern in given.items()),
+        *_group(look),
+        f"  split: {{validation: 15%, test: 15%}}   # {_split(look)}",
+        "",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _split(look: FirstLook) -> str:
+    cut = [split for split in ("validation", "test") if split not in look.given]
+    if not cut:
+        return "not used: the folder has both"
+    if len(cut) == 2:
+        return "set aside from each class"
+    return f"{cut[0]} is set aside from each class; the folder has the other"
+
+
+def _group(look: FirstLook) -> list[str]:
+    """The groups that names speak of: used where every class has enough of them to be divided."""
+    if not look.groups:
+        return []
+    example = look.example.replace("\n", " ")
+    told = [
+        f"  # names such as {example}_… share what stands before their number: {look.groups} groups. Images of one",
+        "  # group (a patient, a video) stay on one side of the split, or the test would be of what was trained on.",
+    ]
+    if look.in_every_class < 6:
+        told.append(
+            "  # Not used, because a class has fewer than six of them. If they belong together, take the # away:"
+        )
+        return [*told, f"  # group: {written(GROUP)}"]
+    return [*told, "  # If they have nothing in common, take this line away:", f"  group: {written(GROUP)}"]
+
+
+def _image(look: FirstLook, side: int) -> str:
+    low, high = min(look.sides), max(look.sides)
+    uneven = sum(ratio > 1.6 for ratio in look.ratios) > len(look.ratios) / 4
+    fit = (
+        "  fit: crop                     # many are long and narrow: stretched, things would lose their shape"
+        if uneven
+        else "  fit: stretch                  # nothing is cut off; crop would lose the edges, pad add black"
+    )
+    deep = (
+        "\n  range: auto                   # some have more than 8 bits: black and white follow from the training ones"
+    )
+    color = "gray                   # all sampled images are gray" if look.gray else "rgb"
     return f"""\
-# {images} images in {len(look.per_class)} classes; the smallest class is {fewest} with {look.per_class[fewest]}{few}
-# Train with:  imgrec train THIS_FILE          All keys:  imgrec config schema
-version: 1
-seed: 0                         # the same seed gives the same split and the same start
-
-data:
-  folder: {written(path_from(relative_to, data_folder))}
-{"".join(f"  {key}: {written(pattern)}{chr(10)}" for key, pattern in given.items())}\
-  split: {{validation: 15%, test: 15%}}   # set aside from each class where no folder is given for it
-
 image:
-  # the shorter side of a sample of the images: {min(look.sides)} to {max(look.sides)} pixels, {shorter} in the middle
+  # the shorter side of a sample of the images: {low} to {high} pixels, {look.side} in the middle
   size: [{side}, {side}]
-  color: {_color(look.gray)}
-  fit: stretch                  # nothing is cut off; crop keeps the proportions and loses the edges, pad adds black
+  color: {color}
+{fit}{deep if look.deep else ""}
+"""
 
-augment:                        # random changes of training images; keep those that leave the class what it is
-{_augment(look.gray)}
+
+def _augment(look: FirstLook) -> str:
+    lines = [
+        "augment:                        # random changes of training images: those that leave the class what it is"
+    ]
+    if look.by_number:
+        lines.append("  # no mirror image: classes that are digits or letters would become others, or none")
+    elif look.gray:
+        lines.append(
+            "  # no mirror image: gray images are often characters or scans, where left and right differ. Else add:"
+        )
+        lines.append("  # - {type: flip, axis: horizontal}")
+    else:
+        lines.append(
+            "  - {type: flip, axis: horizontal}           # photographs are as likely either way; not for text"
+        )
+    lines += [
+        "  - {type: rotate, degrees: 10}",
+        "  - {type: shift, height: 0.1, width: 0.1}",
+        "  - {type: zoom, range: [0.85, 1.15]}",
+    ]
+    if not look.gray and look.side > SMALL:
+        lines.append("  - {type: brightness, range: [0.8, 1.2]}     # light differs from photograph to photograph")
+    return "\n".join(lines) + "\n"
+
+
+def _from_scratch(look: FirstLook, minutes: float) -> str:
+    plan = _plan(look, minutes)
+    cards = nvidia_cards()
+    memory = available_memory_bytes()
+    machine = f"{cards[0]}" if cards else f"{available_cores()} cores"
+    machine += f", {readable_size(memory)} of memory" if memory and not cards else ""
+    layers, blocks = _layers(plan.side, plan.width)
+    ema = (
+        "  ema: 0.99                     # the average of the last hundred steps is validated and shipped: steadier\n"
+        if plan.epochs * look.images / plan.batch_size >= 1000
+        else ""
+    )
+    return f"""\
+{_image(look, plan.side)}
+{_augment(look)}
+{_why_from_scratch(look)}
 model:
   type: layers
-  # {pools + 1} blocks of convolution; pooling halves the map {pools} times, from {side} to {side >> pools} pixels
+  # {blocks} blocks of two convolutions; the map is halved between them until it is small, and the filters are doubled.
+  # momentum 0.9: the statistics that predictions use follow within tens of steps; few images make few steps
   layers:
-{_layers(pools)}
+{layers}
     - {{type: global_pool}}       # one number per channel: few parameters, so less over-fitting than flatten
     - {{type: dropout, rate: 0.3}}
     # a softmax layer with one output per class is added here
+
+optimizer:
+  type: adamw
+  weight_decay: 0.05            # weights shrink a little at every step, against over-fitting
+  # rising at first, while weights and averages are still wild, then falling to 0, which settles them
+  learning_rate: {{type: cosine, peak: 2e-3, warmup: 5%}}
+
+train:
+  batch_size: {plan.batch_size}                 # {_why_batch(plan.batch_size)}
+  # about {_minutes(plan.minutes)} on this machine ({machine}) by an estimate; imgrec bench THIS_FILE measures.
+  # The fewer the images, the more epochs; size, filters and epochs are what {minutes:g} minutes allow (--minutes)
+  epochs: {plan.epochs}
+{ema}"""
+
+
+def _why_batch(size: int) -> str:
+    return (
+        "images a step" if size == BATCH_SIZES[0] else f"images a step: so that an epoch of few has some {STEPS} steps"
+    )
+
+
+def _why_from_scratch(look: FirstLook) -> str:
+    if look.gray or look.side < PHOTO:
+        kind = "gray" if look.gray else "small"
+        return f"""\
+# From scratch: features learnt on photographs say little of {kind} images such as these. What it costs: more images and
+# epochs than a network that was trained before; a few hundred images a class are a good start."""
+    return """\
+# From scratch: no weights of a network trained on photographs were at hand. What that costs: with them a few dozen
+# images a class are enough for photographs and training takes seconds, without them it takes hundreds and minutes.
+# imgrec config init --weights FILE uses a file of keras.applications whose name ends in no_top.h5."""
+
+
+def _transfer(look: FirstLook, file: Path, name: str, width: float, relative_to: Path) -> str:
+    side = 224 if look.side >= 200 else 160
+    seconds = look.images * FEATURES_GFLOPS * (side / 224) ** 2 * max(width, 0.35) / (matrix_gflops() * EFFICIENCY)
+    return f"""\
+{_image(look, side)}
+# The features of a network that was trained on a million photographs, kept as they are: they are computed once, and
+# only a layer on top of them is trained. No augmentation, which would have them computed anew in every epoch.
+augment: []
+
+model:
+  type: backbone
+  name: {name}
+  width: {width:g}
+  weights: {written(path_from(relative_to, file))}
+  freeze: true
+  dropout: 0.2
 
 optimizer: {{type: adam, learning_rate: 1e-3}}
 
 train:
   batch_size: 32
-  epochs: {epochs}                    # at most; the fewer the images, the more passes over them
-  early_stopping: {{metric: val/loss, patience: {max(5, epochs // 6)}}}   # the best epoch is kept in any case
+  epochs: 60                    # at most, each takes a moment; the features take about {_minutes(seconds / 60)} once
+  early_stopping: {{metric: val/loss, patience: 8}}
 """
 
 
-def _color(gray: bool) -> str:
-    return "gray                   # all sampled images are gray" if gray else "rgb"
+def _minutes(minutes: float) -> str:
+    if minutes < 1:
+        return f"{max(5, round(minutes * 12) * 5)} seconds"
+    return f"{minutes:.0f} minute{'s' if round(minutes) > 1 else ''}"
 
 
-def _augment(gray: bool) -> str:
-    lines = ["  - {type: rotate, degrees: 10}", "  - {type: shift, height: 0.1, width: 0.1}"]
-    lines.append("  - {type: zoom, range: [0.9, 1.1]}")
-    # letters, digits and scans change their meaning in a mirror; photographs seldom do
-    flip = "- {type: flip, axis: horizontal}"
-    lines.append(f"  # {flip}   # wrong for letters and digits" if gray else f"  {flip}   # not for text")
-    return "\n".join(lines) + "\n"
+def _plan(look: FirstLook, minutes: float) -> _Plan:
+    """The largest picture and network whose training fits into the minutes; where none does, fewer epochs of the
+    smallest."""
+    kept = 1 - sum(0.15 for split in ("validation", "test") if split not in look.given)
+    training = max(1.0, look.images * kept)
+    epochs = round(min(max(IMAGES_SEEN / training, EPOCHS[0]), EPOCHS[1]))
+    fitting = [side for side in SIDES if side <= look.side]
+    sides = fitting if look.side > SMALL and fitting else [max(look.side, 8)]
+    speed = GPU_GFLOPS if nvidia_cards() else matrix_gflops() * EFFICIENCY
+
+    batch_size = next((size for size in BATCH_SIZES if training >= STEPS * size), 8)
+
+    def taken(side: int, width: int, epochs: int) -> float:
+        return training * epochs * (_gflop(look, side, width) / speed + STEP_SECONDS / batch_size) / 60
+
+    # a smaller picture before a narrower network
+    for side, width in [*((side, WIDTHS[0]) for side in sides), *((sides[-1], width) for width in WIDTHS[1:])]:
+        if (time := taken(side, width, epochs)) <= minutes:
+            return _Plan(side, width, epochs, batch_size, time)
+    side, width = sides[-1], WIDTHS[-1]
+    epochs = max(5, min(epochs, int(minutes / taken(side, width, 1))))
+    return _Plan(side, width, epochs, batch_size, taken(side, width, epochs))
 
 
-def _layers(pools: int) -> str:
+def _gflop(look: FirstLook, side: int, width: int) -> float:
+    """Billions of operations of training on one image: forward once, backward twice, 2 per multiply-add."""
+    layers, _ = _layers(side, width)
+    color = "gray" if look.gray else "rgb"
+    text = (
+        f"data: {{folder: x}}\nimage: {{size: [{side}, {side}], color: {color}}}\nmodel:\n  type: layers\n  layers:\n"
+    )
+    config = parse_config(f"{text}{layers}\n    - {{type: global_pool}}\n", "starter", Path())
+    return 6 * sum(row.multiply_adds for row in layer_table(config, len(look.per_class))) / 1e9
+
+
+def _layers(side: int, width: int) -> tuple[str, int]:
+    """The blocks as lines of YAML, and their number."""
     lines = []
-    for number in range(pools + 1):
-        lines.append(f"    - {{type: conv, filters: {min(32 * 2**number, 128)}, kernel: 3, padding: same}}")
-        lines.append("    - {type: batch_norm, activation: relu}")
-        if number < pools:
-            lines.append("    - {type: pool, kind: max, size: 2}")
-    return "\n".join(lines)
+
+    def conv(filters: int, kernel: int = 3, stride: int = 1) -> None:
+        step = f", stride: {stride}" if stride > 1 else ""
+        lines.append(f"    - {{type: conv, filters: {filters}, kernel: {kernel}{step}, padding: same}}")
+        lines.append("    - {type: batch_norm, momentum: 0.9, activation: relu}")
+
+    map_side = side
+    if side > SMALL:  # the first step looks at every other pixel: full detail would cost more than all the rest
+        conv(width, kernel=5, stride=2)
+        lines.append("    - {type: pool, kind: max, size: 2}")
+        map_side = math.ceil(side / 2) // 2
+    blocks = 1
+    filters = width if side <= SMALL else 2 * width
+    while True:
+        conv(filters)
+        conv(filters)
+        if map_side < 10:
+            return "\n".join(lines), blocks
+        lines.append("    - {type: pool, kind: max, size: 2}")
+        map_side, blocks, filters = map_side // 2, blocks + 1, min(2 * filters, 8 * width)
 
 
-def _look_at(data: Data, data_folder: Path) -> _Look:
-    listing = scan(data, "imgrec config init")
-    training = [example for example in listing.examples if example.split == "train"]
-    sides, all_gray, reason = [], True, ""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of images so large that Pillow suspects an attack; only headers are read
-        for example in training[:: math.ceil(len(training) / SAMPLED)]:
-            try:
-                size, gray = header(Path(example.file))
-            except BadImageError as error:
-                reason = reason or f"{example.file}: {error.message}"
-                continue
-            sides.append(min(size))
-            all_gray = all_gray and gray
-    if not sides:
-        raise DataError(
-            f"{data_folder}: none of the images looked at can be read, such as {reason}", "replace the damaged files"
-        )
-    per_class = Counter(listing.class_names[example.label] for example in training)
-    return _Look(per_class, sides, all_gray)
+_FILES = (
+    (re.compile(r"mobilenet_v2_weights_tf_dim_ordering_tf_kernels_([\d.]+)_\d+_no_top\.h5"), "mobilenet_v2"),
+    (re.compile(r"resnet50_weights_tf_dim_ordering_tf_kernels_notop\.h5"), "resnet50"),
+)
+
+
+def _backbone(file: Path) -> tuple[Path, str, float]:
+    """The network that a weights file of keras.applications belongs to, by its name. Raises InputError."""
+    for pattern, name in _FILES:
+        if found := pattern.fullmatch(file.name):
+            if not file.is_file():
+                raise InputError(f"--weights {file}: no such file")
+            return file.absolute(), name, float(found[1]) if found.groups() else 1.0
+    raise InputError(
+        f"--weights {file}: not named as keras.applications names a network without its top",
+        "such as mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5; another one is written into the "
+        "config by hand, as model.name and model.weights",
+    )
+
+
+def _in_keras_folder() -> tuple[Path, str, float] | None:
+    """The widest such file among those that Keras has downloaded before; None where there is none."""
+    home = os.environ.get("KERAS_HOME")
+    folder = (Path(home) if home else Path.home() / ".keras") / "models"
+    files = sorted(folder.glob("*.h5")) if folder.is_dir() else []
+    found = [_backbone(file) for file in files if any(pattern.fullmatch(file.name) for pattern, _ in _FILES)]
+    light = [one for one in found if one[1] == "mobilenet_v2" and one[2] <= 1.0]  # what a CPU can afford
+    return max(light or found, key=lambda one: one[2], default=None)

@@ -167,6 +167,61 @@ def one_against_rest(
     )
 
 
+def search_history(name: str, trials: Sequence[Mapping[str, Any]], metric: str, *, shares: bool) -> str:
+    """The metric of every trial in their order, and the best so far; hopeless ones that were ended early as crosses."""
+    with _axes(name) as (axes, svg):
+        scale = 100 if shares else 1
+        for state, marker in (("tried", "o"), ("pruned", "x")):
+            points = [(one["number"], scale * one["value"]) for one in trials if one["state"] == state]
+            if points:
+                axes.plot(*zip(*points, strict=True), marker, label=state)
+        best = [(one["number"], scale * one["value"]) for one in trials if one["state"] == "tried"]
+        if best:
+            numbers, values = zip(*best, strict=True)
+            so_far = np.maximum.accumulate(values) if shares else np.minimum.accumulate(values)
+            axes.step(numbers, so_far, where="post", linewidth=1.2, color=COLORS[2], label="best so far")
+        axes.set_xlabel("trial")
+        axes.set_ylabel(f"{metric}, %" if shares else metric)
+        axes.locator_params(axis="x", integer=True)
+        _legend(axes)
+    return svg[0]
+
+
+def courses(name: str, trials: Mapping[str, Mapping[int, float]], best: str, metric: str, *, shares: bool) -> str:
+    """The metric by epoch of trials, the best one in color."""
+    with _axes(name) as (axes, svg):
+        for number, course in sorted(trials.items(), key=lambda pair: pair[0] == best):
+            style: dict[str, Any] = (
+                {"color": COLORS[1]} if number == best else {"color": _TEXT, "alpha": 0.25, "linewidth": 1}
+            )
+            label = "best trial" if number == best else None
+            axes.plot(list(course), [(100 if shares else 1) * v for v in course.values()], label=label, **style)
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(f"{metric}, %" if shares else metric)
+        axes.locator_params(axis="x", integer=True)
+        if best in trials:
+            _legend(axes)
+    return svg[0]
+
+
+def key_against_metric(name: str, points: Sequence[tuple[Any, float]], key: str, metric: str, *, shares: bool) -> str:
+    """One point a trial: what a key was set to, and the metric; words and sections stand beside each other."""
+    with _axes(name) as (axes, svg):
+        values = [value for value, _ in points]
+        numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+        words = list(dict.fromkeys(map(str, values)))
+        xs = values if numbers else [words.index(str(value)) for value in values]
+        axes.plot(xs, [(100 if shares else 1) * value for _, value in points], "o", alpha=0.7)
+        if not numbers:
+            axes.set_xticks(range(len(words)), [_shortened(word) for word in words])
+            axes.margins(x=0.2)
+        elif min(values) > 0 and max(values) >= 20 * min(values):
+            axes.set_xscale("log")
+        axes.set_xlabel(_shortened(key, 40))
+        axes.set_ylabel(f"{metric}, %" if shares else metric)
+    return svg[0]
+
+
 def _legend(axes: "Axes") -> None:
     """Below the plot, where it hides nothing."""
     figure: Any = axes.figure

@@ -70,7 +70,7 @@ def layer(spec: Layer, name: str, dtype: str, *, fused: bool) -> Iterable[keras.
             yield layers.Dropout(spec.rate, name=name, dtype=dtype)
         case BatchNorm():
             kernels = fused_kernels() if fused else None
-            yield (kernels or layers).BatchNormalization(name=name, dtype=dtype)
+            yield (kernels or layers).BatchNormalization(momentum=spec.momentum, name=name, dtype=dtype)
             if spec.activation != "linear":
                 yield layers.Activation(spec.activation, name=f"{name}_{spec.activation}", dtype=dtype)
         case _:

@@ -2,6 +2,7 @@
 
 import functools
 import importlib.util
+import logging
 import os
 import sys
 from dataclasses import dataclass, replace
@@ -189,6 +190,15 @@ def fused_kernels() -> ModuleType | None:
     from imgrec_cli.training import fused
 
     return None if fused.missing_kernels() else fused
+
+
+def forget_models() -> None:
+    """Let go of what Keras keeps of the models of this process, before another one is trained in it."""
+    import keras
+
+    # it warns of functions that are traced again and again, which every new model does
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    keras.utils.clear_session()
 
 
 def out_of_memory_errors() -> tuple[type[Exception], ...]:

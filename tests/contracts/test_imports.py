@@ -16,7 +16,7 @@ ROWS = (
     ("api",),
     (
         *("training", "reporting", "serving", "sheets", "evaluation", "stress", "explanation", "origin", "answers"),
-        "tracking",
+        *("tracking", "comparison", "repeats", "study"),
     ),
     ("classifier", "dataset"),
     ("engines",),
@@ -26,7 +26,7 @@ ROWS = (
 HEIGHT = {room: -height for height, row in enumerate(ROWS) for room in row}
 
 # Reading a config loads pydantic and PyYAML, which a predict must not wait for.
-ONLY_FROM = {"config": {"cli", "api", "training", "dataset", "origin"}}
+ONLY_FROM = {"config": {"cli", "api", "training", "dataset", "origin", "study"}}
 
 # Third-party packages and the rooms that answer for them.
 HOMES = {
@@ -42,6 +42,7 @@ HOMES = {
     "onnxruntime": {"engines"},
     "tflite_micro": {"training"},
     "matplotlib": {"reporting"},
+    "optuna": {"study"},
     "starlette": {"serving"},
     "uvicorn": {"serving"},
     "prometheus_client": {"serving"},

@@ -44,13 +44,8 @@ def test_parameters_of_the_public_functions() -> None:
 
     assert parameters(imgrec_cli.load_config) == ["path", "overrides"]
     assert parameters(imgrec_cli.train) == [
-        "config",
-        "overrides",
-        "resume=",
-        "runs=",
-        "tensorboard=",
-        "mlflow=",
-        "on_event=",
+        *("config", "overrides", "resume=", "runs=", "folds=", "seeds="),
+        *("tensorboard=", "mlflow=", "on_event="),
     ]
     assert parameters(imgrec_cli.evaluate) == ["model", "split=", "data=", "tta=", "on_event="]
     assert parameters(imgrec_cli.Classifier.load) == ["path", "min_confidence=", "coverage=", "tta=", "threads="]

@@ -86,3 +86,14 @@ def test_standardised_pixels_have_mean_0_and_deviation_1():
     scaled = np.asarray(scaling(image)(pixels[None, None].astype("float32")))[0, 0]
     np.testing.assert_allclose(scaled.mean(0), 0, atol=1e-4)
     np.testing.assert_allclose(scaled.std(0), 1, atol=1e-4)
+
+
+def test_running_statistics_follow_by_the_momentum_of_the_config():
+    from imgrec_cli.training.model import training_model
+
+    layers = [{"type": "flatten"}, {"type": "batch_norm", "momentum": 0.75}]
+    model = training_model(config_with(model={"type": "layers", "layers": layers}), 3)
+    batch = images()
+    model(batch, training=True)
+    (moving,) = [w.numpy() for w in model.weights if w.path.endswith("moving_mean")]
+    np.testing.assert_allclose(moving, 0.25 * (batch / 255).reshape(4, -1).mean(axis=0), atol=1e-6)
