@@ -32,10 +32,12 @@ from imgrec_cli.config.sections import (
     Image,
     Layer,
     LayersModel,
+    Model,
     MonitoredMetric,
     Optimizer,
     PlateauSchedule,
     Pool,
+    Residual,
     RMSprop,
     Rotate,
     Runtime,
@@ -49,7 +51,7 @@ from imgrec_cli.config.sections import (
     Train,
     Zoom,
 )
-from imgrec_cli.config.shapes import LayerRow, layer_table
+from imgrec_cli.config.shapes import LayerRow, expanded, layer_table, projection, values_of_layers
 from imgrec_cli.config.writing import path_from, resolved_yaml, written
 
 __all__ = [
@@ -83,11 +85,13 @@ __all__ = [
     "Layer",
     "LayerRow",
     "LayersModel",
+    "Model",
     "MonitoredMetric",
     "Optimizer",
     "PlateauSchedule",
     "Pool",
     "RMSprop",
+    "Residual",
     "Rotate",
     "Runtime",
     "Section",
@@ -101,11 +105,14 @@ __all__ = [
     "Zoom",
     "check_decision",
     "check_weights",
+    "expanded",
     "json_schema",
     "layer_table",
     "load_config",
     "parse_config",
     "path_from",
+    "projection",
     "resolved_yaml",
+    "values_of_layers",
     "written",
 ]

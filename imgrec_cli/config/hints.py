@@ -138,6 +138,14 @@ NEIGHBOURS: dict[str, str] = {
     "neurons": "units",
     "nodes": "units",
     "pool_size": "size",
+    "initializer": "model.init",
+    "kernel_initializer": "model.init",
+    "weight_init": "model.init",
+    "kernel_regularizer": "model.l2",
+    "regularization": "model.l2",
+    "dilation_rate": "dilation",
+    "use_bias": "bias",
+    "shortcut": "{type: residual, layers: [...]} in model.layers",
     "conv": "{type: conv, filters: 32} in model.layers",
     "dense": "{type: dense, units: 64} in model.layers",
     "dropout": "{type: dropout, rate: 0.5} in model.layers",
@@ -174,6 +182,19 @@ NEIGHBOUR_VALUES: dict[str, str] = {
     "batchnorm2d": "batch_norm",
     "batchnormalization": "batch_norm",
     "bn": "batch_norm",
+    "resblock": "residual",
+    "residual_block": "residual",
+    "basic_block": "residual",
+    "bottleneck": "residual",
+    "xavier": "glorot_uniform",
+    "xavier_uniform": "glorot_uniform",
+    "xavier_normal": "glorot_normal",
+    "glorot": "glorot_uniform",
+    "kaiming": "he_normal",
+    "kaiming_uniform": "he_uniform",
+    "kaiming_normal": "he_normal",
+    "he": "he_normal",
+    "msra": "he_normal",
     "softmax": _SOFTMAX,
     "rescaling": _SCALED,
     "rescale": _SCALED,
@@ -306,6 +327,7 @@ def _nearest(word: str, valid: Iterable[str]) -> str:
 def _homes() -> dict[str, list[str]]:
     """Every key of a config with the places where it may stand."""
     homes: dict[str, list[str]] = {}
+    listed_already: set[type[Section]] = set()  # a layer within a layer has its home in the outer list
 
     def visit(section: type[Section], where: str, tag: str) -> None:
         for key, field in section.model_fields.items():
@@ -316,6 +338,10 @@ def _homes() -> dict[str, list[str]]:
                 homes[key].append(place)
             listed = get_origin(field.annotation) is tuple
             for member in sections_in(field.annotation):
+                if member in listed_already:
+                    continue
+                if listed:
+                    listed_already.add(member)
                 visit(member, place, tag_of(member) if listed else "")
 
     visit(Config, "", "")

@@ -10,6 +10,7 @@ from imgrec_cli.config.sections import (
     Fill,
     LayersModel,
     PlateauSchedule,
+    Residual,
     Rotate,
     Shear,
     Shift,
@@ -18,6 +19,7 @@ from imgrec_cli.config.sections import (
 )
 from imgrec_cli.config.shapes import BACKBONES, DoesNotFitError, Shape, after
 
+LARGEST_SIDE = 4096  # of an image
 Found = Iterator[tuple[KeyPath, str]]
 
 
@@ -168,9 +170,13 @@ def _misfits(config: Config, shape: Shape) -> Found:
         return
     for index, layer in enumerate(config.model.layers):
         try:
-            shape, _ = after(layer, shape)
+            for _ in range(layer.repeat if isinstance(layer, Residual) else 1):
+                shape = after(layer, shape).shape
         except DoesNotFitError as error:
-            yield ("model", "layers", index), str(error)
+            inner = () if error.inner is None else ("layers", error.inner)
+            if error.by_size and shape[0] > LARGEST_SIDE:
+                return  # the image's own size tells more
+            yield ("model", "layers", index, *inner), str(error)
             return
     if len(shape) != 1:
         yield ("model", "layers"), "end in a map; put {type: flatten} or {type: global_pool} after the last one"

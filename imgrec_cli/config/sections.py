@@ -21,6 +21,7 @@ from imgrec_cli.config.durations import Duration, Interval, Length, Saving
 
 FORMAT_VERSION = 1
 
+Padding = Literal["valid", "same"]
 Activation = Literal["linear", "relu", "leaky_relu", "sigmoid", "tanh", "gelu", "silu"]
 
 
@@ -373,7 +374,11 @@ class Conv(Section):
     filters: int = Field(ge=1, le=65536, description="Number of output channels.")
     kernel: Side = Field(default=3, description="Side of the kernel in pixels.")
     stride: Side = Field(default=1, description="Step of the kernel in pixels.")
-    padding: Literal["valid", "same"] = Field(default="valid", description="valid: no padding; same: zeros around.")
+    dilation: Side = Field(default=1, description="Distance in pixels between neighbouring weights of the kernel.")
+    padding: Padding = Field(default="valid", description="valid: no padding; same: zeros around.")
+    bias: bool = Field(
+        default=True, description="Add a number per channel; batch_norm behind it takes that away again."
+    )
     activation: Activation = Field(default="linear", description="Function applied to the result.")
 
 
@@ -382,7 +387,9 @@ class Pool(Section):
 
     type: Literal["pool"]
     kind: Literal["max", "average"] = Field(default="max", description="What is kept of a window.")
-    size: Side = Field(default=2, description="Side of the window in pixels; also its step.")
+    size: Side = Field(default=2, description="Side of the window in pixels.")
+    stride: Side | None = Field(default=None, description="Step of the window in pixels; its side by default.")
+    padding: Padding = Field(default="valid", description="valid: whole windows only; same: also those over the edge.")
 
 
 class GlobalPool(Section):
@@ -420,7 +427,27 @@ class BatchNorm(Section):
     activation: Activation = Field(default="linear", description="Function applied to the result.")
 
 
-Layer = Annotated[Conv | Pool | GlobalPool | Flatten | Dense | Dropout | BatchNorm, Field(discriminator="type")]
+InnerLayer = Annotated[Conv | Pool | Dropout | BatchNorm, Field(discriminator="type")]
+
+
+class Residual(Section):
+    """Add to a map what some layers make of it (He et al. 2015).
+
+    Where they change its shape, a convolution of one pixel brings the map to theirs, with a batch_norm where they
+    have one.
+    """
+
+    type: Literal["residual"]
+    layers: Annotated[tuple[InnerLayer, ...], Strict(False)] = Field(
+        min_length=1, description="What is added, first to last."
+    )
+    repeat: Annotated[int, Field(ge=1, le=1000)] = Field(default=1, description="How many such blocks follow another.")
+    activation: Activation = Field(default="relu", description="Function applied to the sum.")
+
+
+Layer = Annotated[
+    Conv | Pool | GlobalPool | Flatten | Dense | Dropout | BatchNorm | Residual, Field(discriminator="type")
+]
 
 
 class LayersModel(Section):
@@ -428,6 +455,12 @@ class LayersModel(Section):
 
     type: Literal["layers"]
     layers: Annotated[tuple[Layer, ...], Strict(False)] = Field(min_length=1, description="The stack, first to last.")
+    init: Literal["glorot_uniform", "glorot_normal", "he_uniform", "he_normal"] = Field(
+        default="glorot_uniform",
+        description="How kernels begin: Glorot (also called Xavier) for sigmoid and tanh, He for relu.",
+    )
+    l1: float = Field(default=0.0, ge=0, le=1, description="Added to the loss: this times the sum of all |kernel|.")
+    l2: float = Field(default=0.0, ge=0, le=1, description="Added to the loss: this times the sum of all kernel².")
 
 
 BackboneName = Literal["mobilenet_v2", "resnet50"]

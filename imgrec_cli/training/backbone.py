@@ -53,7 +53,11 @@ def backbone(spec: BackboneModel, image: Image, dtype: str, *, fused: bool) -> k
                 kind = kernels.BatchNormalization
             elif kernels is not None and layer.name in sums:
                 kind = kernels.AddReLU
-            elif kernels is not None and kernels.Conv2D.fits(layer):
+            elif (
+                kernels is not None
+                and isinstance(layer, keras.layers.Conv2D)
+                and kernels.Conv2D.fits(layer, layer.output.shape)
+            ):
                 kind = kernels.Conv2D
             return kind.from_config({**layer.get_config(), **changes})
 

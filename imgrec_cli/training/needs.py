@@ -4,7 +4,7 @@ import math
 import shutil
 from pathlib import Path
 
-from imgrec_cli.config import Adam, AdamW, BackboneModel, Config, RMSprop, Sgd, layer_table
+from imgrec_cli.config import Adam, AdamW, BackboneModel, Config, RMSprop, Sgd, layer_table, values_of_layers
 from imgrec_cli.errors import DiskSpaceError, InputError
 from imgrec_cli.machine import available_memory_bytes
 from imgrec_cli.progress import Listener, Note, Warn, readable_size
@@ -65,7 +65,7 @@ def memory_bytes(config: Config, classes: int) -> int:
     weights = sum(row.parameters for row in rows)
     if head_is_enough(config):
         return round(_PROCESS_BYTES + _FLOAT * weights)
-    held = _COPIES_OF_OUTPUTS * sum(math.prod(row.output_shape) for row in rows)
+    held = _COPIES_OF_OUTPUTS * values_of_layers(config)
     if isinstance(config.model, BackboneModel):
         held += _COPIES_IN_BACKBONES * _BACKBONE_OUTPUTS[config.model.name] * math.prod(config.image.size)
     size = 2 if config.train.precision == "bfloat16" else 4

@@ -52,7 +52,7 @@ train:
         "flowers.yaml:5:40: image.imgsz: unknown key; did you mean size?",
         "flowers.yaml:8:14: augment[0].degrees: must be at most 180, got 500",
         "flowers.yaml:12:14: model.layers[0].type: must be one of conv, pool, global_pool, flatten, dense, dropout, "
-        "batch_norm, got 'convv'; did you mean conv?",
+        "batch_norm, residual, got 'convv'; did you mean conv?",
         "flowers.yaml:16:1: train: is written twice; the first is on line 14, keep one of them",
     ]
     assert caught.value.exit_code == 2
