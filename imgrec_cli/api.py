@@ -379,13 +379,13 @@ def _prepare(config: "Config", on_event: Listener) -> "tuple[Dataset, Config]":
 def _started(config: "Config", on_event: Listener) -> "tuple[Listing, Machine, Config]":
     """List the images, start the backend, and resolve every `auto` that the machine decides; the first thing said is
     device and precision."""
-    from imgrec_cli.config import check_decision, check_weights
+    from imgrec_cli.config import check_class_names, check_weights
     from imgrec_cli.dataset import scan
     from imgrec_cli.training import runtime
 
     listing = scan(config.data)
     check_weights(config)
-    check_decision(config, listing.class_names)
+    check_class_names(config, listing.class_names)
     machine = runtime.start(config.runtime)
     from imgrec_cli.training.speed import choose_batch_size, choose_precision
 

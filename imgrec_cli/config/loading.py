@@ -73,15 +73,17 @@ def check_weights(config: Config) -> None:
         )
 
 
-def check_decision(config: Config, class_names: Sequence[str]) -> None:
-    """Raise ConfigError where `decision` speaks of a class that is not among the data's."""
-    named = [("thresholds", name) for name in config.decision.thresholds]
-    named += [("target", name) for _, name, _ in config.decision.targets]
+def check_class_names(config: Config, class_names: Sequence[str]) -> None:
+    """Raise ConfigError where `decision` or `loss` speaks of a class that is not among the data's."""
+    named = [("decision.thresholds", name) for name in config.decision.thresholds]
+    named += [("decision.target", name) for _, name, _ in config.decision.targets]
+    if isinstance(config.loss.class_weights, dict):
+        named += [("loss.class_weights", name) for name in config.loss.class_weights]
     for key, name in named:
         if name not in class_names:
             near = difflib.get_close_matches(name, class_names, 1)
             hint = f"did you mean {near[0]}?" if near else f"the classes are {', '.join(class_names[:20])}"
-            raise ConfigError(f"decision.{key}: no class {name}", hint)
+            raise ConfigError(f"{key}: no class {name}", hint)
 
 
 def _read(path: Path) -> str:

@@ -7,9 +7,13 @@ from imgrec_cli.config.sections import (
     BackboneModel,
     Config,
     CosineSchedule,
+    Cutmix,
+    Erase,
     Fill,
     LayersModel,
+    Mixup,
     PlateauSchedule,
+    RandAugment,
     Residual,
     Rotate,
     Shear,
@@ -87,8 +91,8 @@ def fill_has_a_use(config: Config) -> Found:
     fills = [index for index, step in enumerate(config.augment) if isinstance(step, Fill)]
     for index in fills[1:]:
         yield ("augment", index), f"fill stands here a second time; augment[{fills[0]}] says it already"
-    if fills and not any(isinstance(step, Rotate | Shift | Shear | Zoom) for step in config.augment):
-        yield ("augment", fills[0]), "fill has nothing to do without rotate, shift, shear or zoom"
+    if fills and not any(isinstance(step, Rotate | Shift | Shear | Zoom | RandAugment) for step in config.augment):
+        yield ("augment", fills[0]), "fill has nothing to do without rotate, shift, shear, zoom or randaugment"
 
 
 def fill_value_is_used(config: Config) -> Found:
@@ -96,6 +100,22 @@ def fill_value_is_used(config: Config) -> Found:
     for index, step in enumerate(config.augment):
         if isinstance(step, Fill) and step.value != 0 and step.mode != "constant":
             yield ("augment", index, "value"), f"is used with mode: constant only, got mode: {step.mode}"
+
+
+def pictures_are_mixed_once(config: Config) -> Found:
+    """`mixup` and `cutmix` share the pictures between them, and no step that draws for all stands there twice."""
+    seen: dict[str, int] = {}
+    for index, step in enumerate(config.augment):
+        if isinstance(step, Mixup | Cutmix | Erase | RandAugment) and step.type in seen:
+            yield ("augment", index), f"{step.type} stands here a second time; keep augment[{seen[step.type]}] or this"
+        seen.setdefault(step.type, index)
+    mixing = [step for step in config.augment if isinstance(step, Mixup | Cutmix)]
+    if len({step.type for step in mixing}) == len(mixing) and sum(step.share for step in mixing) > 1 + 1e-9:
+        index = config.augment.index(mixing[-1])
+        yield (
+            ("augment", index, "share"),
+            "mixup and cutmix change different pictures: their shares are at most 1 together",
+        )
 
 
 def statistics_match_channels(config: Config) -> Found:
@@ -195,6 +215,7 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[Config], Found]], ...] = (
     (("data.classes",), classes_are_used_once),
     (("augment",), fill_has_a_use),
     (("augment",), fill_value_is_used),
+    (("augment",), pictures_are_mixed_once),
     (("image.standardize", "image.color"), statistics_match_channels),
     (("optimizer", "train.epochs"), schedule_can_be_followed),
     (("model",), layers_fit_each_other),

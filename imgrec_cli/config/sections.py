@@ -358,8 +358,62 @@ class ChannelShift(Section):
     )
 
 
+class RandAugment(Section):
+    """Some changes of one strength, drawn anew for every picture (Cubuk et al. 2019).
+
+    Of the paper's operations: identity, rotate, shear and translate along both axes, which join the other geometric
+    steps; autocontrast, brightness, color, contrast, posterize, solarize. Equalize and sharpness are left out.
+    """
+
+    type: Literal["randaugment"]
+    operations: int = Field(default=2, ge=1, le=8, description="How many changes a picture gets.")
+    magnitude: float = Field(default=9.0, ge=0, le=10, description="How strong each of them is, 0 to 10.")
+
+
+class Erase(Section):
+    """Cover a random rectangle with a random color (Zhong et al. 2017)."""
+
+    type: Literal["erase"]
+    share: float = Field(default=0.5, gt=0, le=1, description="Share of the pictures that lose a rectangle.")
+    area: Annotated[
+        tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]],
+        Strict(False),
+        AfterValidator(_ordered),
+    ] = Field(default=(0.02, 0.33), description="Smallest and largest share of the picture's area that is covered.")
+    aspect: Factors = Field(default=(0.3, 3.3), description="Smallest and largest width to height of the rectangle.")
+
+
+class Mixup(Section):
+    """Average a picture with another one of the batch, and their labels in the same shares (Zhang et al. 2017)."""
+
+    type: Literal["mixup"]
+    alpha: float = Field(default=0.2, ge=0.1, le=10, description="The share kept is drawn from Beta(alpha, alpha).")
+    share: float = Field(default=0.5, gt=0, le=1, description="Share of the pictures that are mixed.")
+
+
+class Cutmix(Section):
+    """Put a rectangle of another picture of the batch in its place, and mix the labels by area (Yun et al. 2019)."""
+
+    type: Literal["cutmix"]
+    alpha: float = Field(default=1.0, ge=0.1, le=10, description="The area kept is drawn from Beta(alpha, alpha).")
+    share: float = Field(default=0.5, gt=0, le=1, description="Share of the pictures that are mixed.")
+
+
 Augmentation = Annotated[
-    Rotate | Shift | Shear | Zoom | Crop | Flip | Fill | Brightness | Contrast | ChannelShift,
+    Rotate
+    | Shift
+    | Shear
+    | Zoom
+    | Crop
+    | Flip
+    | Fill
+    | Brightness
+    | Contrast
+    | ChannelShift
+    | RandAugment
+    | Erase
+    | Mixup
+    | Cutmix,
     Field(discriminator="type"),
 ]
 
@@ -492,10 +546,55 @@ class BackboneModel(Section):
 Model = Annotated[LayersModel | BackboneModel, Field(discriminator="type")]
 
 
+# --- loss -------------------------------------------------------------------------------------------
+
+
+class _Loss(Section):
+    """What all losses have."""
+
+    label_smoothing: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Share of a label that is spread evenly over all classes (Szegedy et al. 2015).",
+    )
+    class_weights: Annotated[
+        Annotated[Literal["equal", "balanced"], Tag("<word>")]
+        | Annotated[dict[Name, Annotated[float, Field(gt=0, le=1e6)]], Tag("<value>")],
+        _word_or(dict, ("equal", "balanced"), "expected equal, balanced or a weight by class such as {cat: 2}"),
+    ] = Field(
+        default="equal",
+        description="What an image of a class counts. balanced: images / (classes · images of the class); or by class, "
+        "1 for those that are not named.",
+    )
+
+
+class CrossEntropy(_Loss):
+    """Negative logarithm of the probability of the true class."""
+
+    type: Literal["cross_entropy"]
+
+
+class MeanAbsoluteError(_Loss):
+    """Mean distance of all probabilities from 0 and 1: bears wrong labels better, learns slower (Ghosh et al. 2017)."""
+
+    type: Literal["mean_absolute_error"]
+
+
+class Focal(_Loss):
+    """Cross entropy that cares less for what is answered right (Lin et al. 2017); its alpha are class_weights."""
+
+    type: Literal["focal"]
+    gamma: float = Field(default=2.0, ge=0, le=10, description="How much less; 0 is cross entropy.")
+
+
+Loss = Annotated[CrossEntropy | MeanAbsoluteError | Focal, Field(discriminator="type")]
+
+
 # --- optimizer, train, runtime, export --------------------------------------------------------------
 
 Rate = Annotated[float, Field(gt=0, le=100)]
-MonitoredMetric = Literal["val/loss", "val/accuracy"]
+MonitoredMetric = Literal["val/loss", "val/accuracy", "val/precision", "val/recall", "val/f1"]
 
 
 class CosineSchedule(Section):
@@ -559,7 +658,18 @@ LearningRate = Annotated[
 ]
 
 
-class Adam(Section):
+class _Optimizer(Section):
+    """What all optimizers have."""
+
+    clip_norm: float | None = Field(
+        default=None,
+        gt=0,
+        description="Largest length of the gradient of all weights together; a longer one is shortened to it.",
+        examples=[1.0],
+    )
+
+
+class Adam(_Optimizer):
     """Adam (Kingma and Ba 2014)."""
 
     type: Literal["adam"]
@@ -568,7 +678,7 @@ class Adam(Section):
     beta_2: float = Field(default=0.999, ge=0, lt=1, description="Decay of the mean of their squares.")
 
 
-class Sgd(Section):
+class Sgd(_Optimizer):
     """Stochastic gradient descent, with momentum if asked for."""
 
     type: Literal["sgd"]
@@ -577,7 +687,7 @@ class Sgd(Section):
     nesterov: bool = Field(default=False, description="Look ahead along the momentum.")
 
 
-class AdamW(Section):
+class AdamW(_Optimizer):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2017)."""
 
     type: Literal["adamw"]
@@ -587,7 +697,7 @@ class AdamW(Section):
     beta_2: float = Field(default=0.999, ge=0, lt=1, description="Decay of the mean of their squares.")
 
 
-class RMSprop(Section):
+class RMSprop(_Optimizer):
     """Steps divided by a running root mean square of the gradients (Hinton 2012, lecture 6e)."""
 
     type: Literal["rmsprop"]
@@ -596,7 +706,29 @@ class RMSprop(Section):
     momentum: float = Field(default=0.0, ge=0, lt=1, description="Share of the last step that is kept.")
 
 
-Optimizer = Annotated[Adam | AdamW | Sgd | RMSprop, Field(discriminator="type")]
+class Lion(_Optimizer):
+    """Steps of one length, by the sign of the momentum (Chen et al. 2023); wants a tenth of Adam's step size."""
+
+    type: Literal["lion"]
+    learning_rate: LearningRate = Field(default=1e-4, description="Step size, constant or by a schedule.")
+    weight_decay: float = Field(default=0.0, ge=0, le=10, description="Share of a weight taken away per unit of step.")
+    beta_1: float = Field(default=0.9, ge=0, lt=1, description="Share of the momentum in a step.")
+    beta_2: float = Field(default=0.99, ge=0, lt=1, description="Decay of the mean of the gradients.")
+
+
+class Muon(_Optimizer):
+    """Orthogonal steps for the kernels of dense layers, AdamW for all else (Jordan 2024, Liu et al. 2025).
+
+    The last layer is among all else.
+    """
+
+    type: Literal["muon"]
+    learning_rate: LearningRate = Field(default=1e-3, description="Step size, constant or by a schedule.")
+    weight_decay: float = Field(default=4e-3, ge=0, le=1, description="Share of a weight taken away per unit of step.")
+    momentum: float = Field(default=0.95, ge=0, lt=1, description="Share of the last step that is kept.")
+
+
+Optimizer = Annotated[Adam | AdamW | Sgd | RMSprop | Lion | Muon, Field(discriminator="type")]
 
 
 class EarlyStopping(Section):
@@ -615,6 +747,11 @@ class Train(Section):
         _word_or((int, float), ("auto",), "expected a whole number or auto"),
     ] = Field(default=32, description="Images per step; auto: the fastest here that fits into memory, by a probe.")
     epochs: int = Field(default=10, ge=1, le=100_000, description="Passes over the training images.")
+    sampling: Literal["natural", "balanced"] = Field(
+        default="natural",
+        description="natural: every image once an epoch. balanced: as many images, equally many of each class; "
+        "those of rare classes come several times.",
+    )
     early_stopping: EarlyStopping | None = Field(
         default=None,
         description="When to stop before the last epoch.",
@@ -728,6 +865,7 @@ class Config(Section):
         examples=[[{"type": "flip", "axis": "horizontal"}]],
     )
     model: Model = Field(description="The network.")
+    loss: Loss = Field(default=CrossEntropy(type="cross_entropy"), description="What training makes small.")
     optimizer: Optimizer = Field(default=Adam(type="adam"), description="How weights follow gradients.")
     train: Train = Field(default=Train(), description="The length and the batches of training.")
     decision: Decision = Field(default=Decision(), description="How probabilities become answers.")

@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 from imgrec_cli.config import Config, PlateauSchedule, layer_table
 from imgrec_cli.dataset import Dataset
 from imgrec_cli.errors import TrainingError
+from imgrec_cli.metrics.summary import class_figures, confusion_matrix
 from imgrec_cli.progress import EpochEnd, Listener, Note, Warn
 from imgrec_cli.rundir import Run
 from imgrec_cli.training import checkpoint
 from imgrec_cli.training.features import frozen_features, head_is_enough, head_model, with_head
-from imgrec_cli.training.input import InputClock, Source, padded_blocks
+from imgrec_cli.training.input import InputClock, Source, padded_blocks, training_source
+from imgrec_cli.training.loss import class_weights, training_loss
 from imgrec_cli.training.model import training_model
 from imgrec_cli.training.optimize import averages, optimizer
 from imgrec_cli.training.place import Best, Place, out_of_patience
@@ -46,11 +48,20 @@ def step_flop(config: Config, classes: int) -> float:
     return 6.0 * multiply_adds * config.train.images_per_step
 
 
-def compiled(model: keras.Model, config: Config, block: int, steps_per_epoch: int) -> keras.Model:
-    """The model with the config's loss and optimizer, ready for `fit`; `block` steps run in one call."""
+def compiled(
+    model: keras.Model,
+    config: Config,
+    block: int,
+    steps_per_epoch: int,
+    weights: NDArray[np.float32] | None = None,
+) -> keras.Model:
+    """The model with the config's loss and optimizer, ready for `fit`; `block` steps run in one call.
+
+    `weights` float32 [classes] is what an image of each class counts.
+    """
     model.compile(
         optimizer=optimizer(config, steps_per_epoch),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        loss=training_loss(config, model, weights),
         metrics=["accuracy"],
         steps_per_execution=block,
         # XLA is slower than oneDNN on CPUs and does not know the warp; JAX compiles everything in any case
@@ -86,15 +97,23 @@ def predict_logits(
     return np.concatenate(outputs)
 
 
-def loss_and_accuracy(logits: NDArray[Any], labels: NDArray[np.int64]) -> tuple[float, float]:
-    """Mean cross entropy in nats, computed in float64, and the share of right answers.
+def validation_metrics(logits: NDArray[Any], labels: NDArray[np.int64]) -> dict[str, float]:
+    """Figures of the whole validation set, computed in float64: the mean cross entropy in nats, whatever is trained on,
+    the share of right answers, and precision, recall and F1 as means over the classes.
 
     `logits` float [N, classes], `labels` int64 [N].
     """
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
     log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    right = logits.argmax(axis=1) == labels
-    return float(-log_probabilities[np.arange(len(labels)), labels].mean()), float(right.mean())
+    predicted = logits.argmax(axis=1)
+    precision, recall, f1, present = class_figures(confusion_matrix(labels, predicted, logits.shape[1]))
+    return {
+        "val/loss": float(-log_probabilities[np.arange(len(labels)), labels].mean()),
+        "val/accuracy": float((predicted == labels).mean()),
+        "val/precision": float(np.average(precision, weights=present)),
+        "val/recall": float(np.average(recall, weights=present)),
+        "val/f1": float(np.average(f1, weights=present)),
+    }
 
 
 @contextmanager
@@ -177,10 +196,11 @@ def fit(config: Config, dataset: Dataset, run: Run, stop: Stop, on_event: Listen
     classes = len(dataset.class_names)
     only_head = head_is_enough(config)
     inputs: NDArray[Any] = frozen_features(config, dataset, on_event) if only_head else dataset.pixels
-    source = Source(inputs, dataset.rows("train"), dataset.labels("train"), config.train.images_per_step, config.seed)
+    source = training_source(config, dataset, inputs)
     block = min(MOST_STEPS_PER_EXECUTION if only_head else steps_per_execution(config, classes), source.steps)
     untrained = head_model(config, classes, inputs.shape[1]) if only_head else training_model(config, classes)
-    model = compiled(untrained, config, block, source.steps)
+    weights = class_weights(config.loss, dataset.class_names, source.labels)
+    model = compiled(untrained, config, block, source.steps, weights)
     stopping = config.train.early_stopping
     begin = Place(Best(stopping.metric, stopping.min_delta) if stopping else Best("val/accuracy", 0.0))
     with stop.deferred():
@@ -227,17 +247,16 @@ def train_epochs(
             batch_size = config.train.images_per_step
             logits = predict_logits(model, source.inputs, dataset.rows("validation"), batch_size, stop)
         stop.check(saver.save, place.text(source.steps))
-        loss, accuracy = loss_and_accuracy(logits, dataset.labels("validation"))
-        if not math.isfinite(loss):
+        judged = validation_metrics(logits, dataset.labels("validation"))
+        if not math.isfinite(judged["val/loss"]):
             raise TrainingError(
-                f"the validation loss is {loss} after epoch {place.epoch}: training diverged",
+                f"the validation loss is {judged['val/loss']} after epoch {place.epoch}: training diverged",
                 "lower optimizer.learning_rate",
             )
         metrics = {
             "train/loss": place.trained["loss"],
             "train/accuracy": place.trained["accuracy"],
-            "val/loss": loss,
-            "val/accuracy": accuracy,
+            **judged,
             "lr": float(keras.ops.convert_to_numpy(model.optimizer.learning_rate)),
             "images_per_second": (source.steps - first_step) * source.batch_size / (fitted - started),
             "seconds": time.perf_counter() - started,

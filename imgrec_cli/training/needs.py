@@ -4,7 +4,18 @@ import math
 import shutil
 from pathlib import Path
 
-from imgrec_cli.config import Adam, AdamW, BackboneModel, Config, RMSprop, Sgd, layer_table, values_of_layers
+from imgrec_cli.config import (
+    Adam,
+    AdamW,
+    BackboneModel,
+    Config,
+    Lion,
+    Muon,
+    RMSprop,
+    Sgd,
+    layer_table,
+    values_of_layers,
+)
 from imgrec_cli.errors import DiskSpaceError, InputError
 from imgrec_cli.machine import available_memory_bytes
 from imgrec_cli.progress import Listener, Note, Warn, readable_size
@@ -23,8 +34,10 @@ _PROCESS_BYTES = 700e6  # Python with TensorFlow
 def slots(config: Config) -> int:
     """Numbers that the optimizer keeps per weight, an average of the weights among them."""
     match config.optimizer:
-        case Adam() | AdamW():
+        case Adam() | AdamW() | Muon():  # Muon keeps one for the kernels of dense layers
             kept = 2
+        case Lion():
+            kept = 1
         case Sgd(momentum=momentum):
             kept = 1 if momentum else 0
         case RMSprop(momentum=momentum):

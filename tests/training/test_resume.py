@@ -16,11 +16,13 @@ from imgrec_cli.rundir import Run, list_runs
 pytestmark = pytest.mark.tf
 
 EVERYTHING = [
-    "augment=[{type: rotate, degrees: 20}, {type: flip}, {type: brightness, range: [0.8, 1.2]}]",
+    "augment=[{type: rotate, degrees: 20}, {type: flip}, {type: brightness, range: [0.8, 1.2]}, {type: randaugment}, "
+    "{type: erase}, {type: mixup}, {type: cutmix}]",
+    "loss={type: focal, label_smoothing: 0.1, class_weights: {circle: 2}}",
     "model.layers=[{type: conv, filters: 4}, {type: batch_norm, activation: relu}, {type: pool}, {type: flatten}, "
     "{type: dropout, rate: 0.3}]",
     "optimizer={type: adamw, learning_rate: {type: cosine, peak: 0.01, warmup: 20%}}",
-    "train={batch_size: 2, epochs: 3, ema: 0.9, precision: float32, early_stopping: {patience: 3}}",
+    "train={batch_size: 2, epochs: 3, ema: 0.9, sampling: balanced, precision: float32, early_stopping: {patience: 3}}",
 ]
 
 
