@@ -379,7 +379,7 @@ def _prepare(config: "Config", on_event: Listener) -> "tuple[Dataset, Config]":
 def _started(config: "Config", on_event: Listener) -> "tuple[Listing, Machine, Config]":
     """List the images, start the backend, and resolve every `auto` that the machine decides; the first thing said is
     device and precision."""
-    from imgrec_cli.config import check_class_names, check_weights
+    from imgrec_cli.config import BackboneModel, check_class_names, check_weights
     from imgrec_cli.dataset import scan
     from imgrec_cli.training import runtime
 
@@ -387,7 +387,11 @@ def _started(config: "Config", on_event: Listener) -> "tuple[Listing, Machine, C
     check_weights(config)
     check_class_names(config, listing.class_names)
     machine = runtime.start(config.runtime)
+    from imgrec_cli.training.families import weights_file
     from imgrec_cli.training.speed import choose_batch_size, choose_precision
+
+    if isinstance(config.model, BackboneModel):
+        weights_file(config.model, config.image)  # a download, or why there is none, comes before all else
 
     classes = len(listing.class_names)
     images = sum(example.split == "train" for example in listing.examples)

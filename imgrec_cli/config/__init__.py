@@ -59,6 +59,7 @@ from imgrec_cli.config.sections import (
     Standardize,
     StepSchedule,
     Train,
+    Unfreeze,
     Zoom,
 )
 from imgrec_cli.config.shapes import LayerRow, expanded, layer_table, projection, values_of_layers
@@ -122,6 +123,7 @@ __all__ = [
     "Standardize",
     "StepSchedule",
     "Train",
+    "Unfreeze",
     "Zoom",
     "check_class_names",
     "check_weights",

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any, get_args, get_origin
 
 from imgrec_cli.config.document import KeyPath
-from imgrec_cli.config.sections import Config, Section
+from imgrec_cli.config.sections import Config, Section, Unfreeze
 
 _PATIENCE = "train.early_stopping.patience"
 _SHIFT = "{type: shift, height: 0.2, width: 0.2} in augment"
@@ -364,7 +364,7 @@ def _homes() -> dict[str, list[str]]:
                 homes[key].append(place)
             listed = get_origin(field.annotation) is tuple
             for member in sections_in(field.annotation):
-                if member in listed_already:
+                if member in listed_already or member is Unfreeze:  # its keys are those of other sections, once more
                     continue
                 if listed:
                     listed_already.add(member)

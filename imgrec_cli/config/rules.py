@@ -11,6 +11,7 @@ from imgrec_cli.config.sections import (
     Erase,
     Fill,
     LayersModel,
+    LearningRate,
     Mixup,
     PlateauSchedule,
     RandAugment,
@@ -148,6 +149,7 @@ def backbone_has_what_it_needs(config: Config) -> Found:
     if not isinstance(model, BackboneModel):
         return
     widths = [width for name, width in BACKBONES if name == model.name]
+    smallest = BACKBONES[model.name, 1.0].smallest
     if model.width not in widths:
         yield ("model", "width"), f"{model.name} has the widths {', '.join(f'{w:g}' for w in widths)}"
     if image.standardize != "off":
@@ -157,22 +159,32 @@ def backbone_has_what_it_needs(config: Config) -> Found:
             ("image", "color"),
             f"model.name: {model.name} takes three channels; use color: rgb, gray images are repeated",
         )
-    if min(image.size) < 32:
-        yield ("image", "size"), f"model.name: {model.name} needs at least 32 by 32 pixels, got {list(image.size)}"
+    if min(image.size) < smallest:
+        needs = f"needs at least {smallest} by {smallest} pixels, got {list(image.size)}"
+        yield ("image", "size"), f"model.name: {model.name} {needs}"
     if model.freeze and model.weights == "none":
         yield ("model", "freeze"), "a frozen backbone without weights learns nothing; give model.weights a file"
+    if model.unfreeze is not None and not model.freeze:
+        yield ("model", "unfreeze"), "is a second phase after a frozen one; set model.freeze: true"
 
 
 def schedule_can_be_followed(config: Config) -> Found:
     """A schedule ends no higher than it was, and its warm-up leaves something of the training."""
-    rate, where = config.optimizer.learning_rate, ("optimizer", "learning_rate")
-    match rate:
-        case CosineSchedule(peak=most, end=end) | PlateauSchedule(start=most, end=end) if end > most:
-            yield (*where, "end"), f"must not be above the {most:g} that it falls from, got {end:g}"
-    # given in steps it depends on the number of images: then the rate may rise to the last step
-    if isinstance(rate, CosineSchedule) and rate.warmup.unit != "step":
-        epochs = config.train.epochs
-        if rate.warmup.steps(1000, epochs) >= 1000 * epochs:
+    rates: list[tuple[LearningRate, KeyPath, int]] = [
+        (config.optimizer.learning_rate, ("optimizer", "learning_rate"), config.train.epochs)
+    ]
+    if isinstance(config.model, BackboneModel) and (second := config.model.unfreeze) is not None:
+        rates.append((second.learning_rate, ("model", "unfreeze", "learning_rate"), second.epochs))
+    for rate, where, epochs in rates:
+        match rate:
+            case CosineSchedule(peak=most, end=end) | PlateauSchedule(start=most, end=end) if end > most:
+                yield (*where, "end"), f"must not be above the {most:g} that it falls from, got {end:g}"
+        # given in steps it depends on the number of images: then the rate may rise to the last step
+        if (
+            isinstance(rate, CosineSchedule)
+            and rate.warmup.unit != "step"
+            and rate.warmup.steps(1000, epochs) >= 1000 * epochs
+        ):
             yield (*where, "warmup"), f"{rate.warmup} is the whole training of {epochs} epochs"
 
 
@@ -217,7 +229,7 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[Config], Found]], ...] = (
     (("augment",), fill_value_is_used),
     (("augment",), pictures_are_mixed_once),
     (("image.standardize", "image.color"), statistics_match_channels),
-    (("optimizer", "train.epochs"), schedule_can_be_followed),
+    (("optimizer", "train.epochs", "model"), schedule_can_be_followed),
     (("model",), layers_fit_each_other),
     (("decision",), one_threshold_for_a_class),
     (("model", "image.size"), layers_fit_the_image),

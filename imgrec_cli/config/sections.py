@@ -517,35 +517,6 @@ class LayersModel(Section):
     l2: float = Field(default=0.0, ge=0, le=1, description="Added to the loss: this times the sum of all kernel².")
 
 
-BackboneName = Literal["mobilenet_v2", "resnet50"]
-
-
-class BackboneModel(Section):
-    """A published network without its last layers; global average pooling and a dense softmax layer are added.
-
-    Pixels are scaled inside the graph as the family's own weights expect.
-    """
-
-    type: Literal["backbone"]
-    name: BackboneName = Field(description="The network, by its name in keras.applications.")
-    width: float = Field(
-        default=1.0,
-        gt=0,
-        description="Share of the channels of every layer, alpha in keras.applications: for mobilenet_v2 one of 0.35, "
-        "0.5, 0.75, 1, 1.3, 1.4.",
-    )
-    weights: Annotated[str, Field(min_length=1)] = Field(
-        default="none", description="none: from scratch. Or a .h5 file of keras.applications without its top."
-    )
-    freeze: bool = Field(
-        default=False, description="Keep the backbone as it is and train the last layer alone; needs weights."
-    )
-    dropout: float = Field(default=0.0, ge=0, lt=1, description="Share of the features dropped while training.")
-
-
-Model = Annotated[LayersModel | BackboneModel, Field(discriminator="type")]
-
-
 # --- loss -------------------------------------------------------------------------------------------
 
 
@@ -591,7 +562,7 @@ class Focal(_Loss):
 Loss = Annotated[CrossEntropy | MeanAbsoluteError | Focal, Field(discriminator="type")]
 
 
-# --- optimizer, train, runtime, export --------------------------------------------------------------
+# --- schedules, published networks ------------------------------------------------------------------
 
 Rate = Annotated[float, Field(gt=0, le=100)]
 MonitoredMetric = Literal["val/loss", "val/accuracy", "val/precision", "val/recall", "val/f1"]
@@ -656,6 +627,87 @@ LearningRate = Annotated[
         custom_error_message="expected a number such as 1e-3, or a schedule such as {type: cosine, peak: 1e-3}",
     ),
 ]
+
+
+class Unfreeze(Section):
+    """A second phase: after `train.epochs` epochs of the last layer alone, the top of the backbone is trained with it.
+
+    Its batch normalisations stay as they are, statistics and all. The first phase sees the images as they are, the
+    second with `augment`; early stopping and plateau begin anew, the best weights are the best of both.
+    """
+
+    from_layer: (
+        Annotated[
+            Annotated[Percent, Tag("<share>")] | Annotated[Name, Tag("<name>")],
+            Discriminator(lambda value: "<share>" if not isinstance(value, str) or value.endswith("%") else "<name>"),
+        ]
+        | None
+    ) = Field(
+        default=None,
+        description="The first layer that is trained, by the begin of its name such as block_13; or the share of the "
+        "layers at the end such as 30%; all of them by default.",
+        examples=["block_13", "30%"],
+    )
+    epochs: int = Field(default=10, ge=1, le=100_000, description="Passes over the training images.")
+    learning_rate: LearningRate = Field(
+        default=1e-4, description="Step size of this phase; percentages of a schedule are of its epochs."
+    )
+
+
+BackboneName = Literal[
+    "mobilenet_v2",
+    "mobilenet_v3_small",
+    "mobilenet_v3_large",
+    "efficientnet_v2_b0",
+    "efficientnet_v2_b1",
+    "efficientnet_v2_b2",
+    "efficientnet_v2_b3",
+    "efficientnet_v2_s",
+    "resnet50",
+    "resnet101",
+    "resnet50_v2",
+    "resnet101_v2",
+    "convnext_tiny",
+    "convnext_small",
+    "densenet121",
+    "xception",
+]
+
+
+class BackboneModel(Section):
+    """A published network without its last layers; global average pooling and a dense softmax layer are added.
+
+    Pixels are scaled inside the graph as the family's own weights expect.
+    """
+
+    type: Literal["backbone"]
+    name: BackboneName = Field(description="The network, by its name in keras.applications.")
+    width: float = Field(
+        default=1.0,
+        gt=0,
+        description="Share of the channels of every layer, alpha in keras.applications: for mobilenet_v2 one of 0.35, "
+        "0.5, 0.75, 1, 1.3, 1.4, for mobilenet_v3 0.75 or 1.",
+    )
+    weights: Annotated[str, Field(min_length=1)] = Field(
+        default="none",
+        description="none: from scratch. imagenet: those of keras.applications, which Keras downloads once. Or a .h5 "
+        "file of them without its top.",
+    )
+    freeze: bool = Field(
+        default=False, description="Keep the backbone as it is and train the last layer alone; needs weights."
+    )
+    unfreeze: Unfreeze | None = Field(
+        default=None,
+        description="A second phase after the frozen one, in which the backbone is trained as well.",
+        examples=[{"from_layer": "30%", "epochs": 10, "learning_rate": 1e-4}],
+    )
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="Share of the features dropped while training.")
+
+
+Model = Annotated[LayersModel | BackboneModel, Field(discriminator="type")]
+
+
+# --- optimizer, train, runtime, export --------------------------------------------------------------
 
 
 class _Optimizer(Section):

@@ -1,7 +1,7 @@
 """The layer table of a model: output shapes and parameter counts in plain Python, without Keras."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -73,8 +73,7 @@ def layer_table(config: Config, classes: int) -> list[LayerRow]:
                 rows.append(LayerRow(name, shape, cost.parameters, cost.multiply_adds))
         case BackboneModel(name=name, width=share):
             facts = BACKBONES[name, share]
-            # every halving rounds up, five times: the map is 32 times smaller than the image
-            height, width = (math.ceil(side / 32) for side in config.image.size)
+            height, width = (facts.side(side) for side in config.image.size)
             work = round(facts.multiply_adds_per_pixel * math.prod(config.image.size))
             rows.append(LayerRow(name, (height, width, facts.channels), facts.parameters, work))
             shape = (facts.channels,)
@@ -94,26 +93,49 @@ def values_of_layers(config: Config) -> int:
     return values
 
 
+def _rounded_up(side: int) -> int:
+    return -(-side // 32)
+
+
 @dataclass(frozen=True, slots=True)
 class BackboneFacts:
-    """What is known of a backbone without building it: parameters without the top, channels at its end, its work."""
+    """What is known of a backbone without building it: parameters without the top, channels at its end, its work and
+    its layers' outputs per pixel of the image, the side of its last map by that of the image, the smallest image."""
 
     parameters: int
     channels: int
     multiply_adds_per_pixel: float
+    outputs_per_pixel: float
+    side: Callable[[int], int] = _rounded_up
+    smallest: int = 32
 
 
-# By name and width. Parameters without the top and without biases before batch normalisation (a test builds them);
-# multiply-adds at 224×224 from keras.applications' page of MobileNetV2, which has them from its authors, and from He et
-# al. 2015, table 1.
+# By name and width; a test builds them. Parameters are without the top and without biases before batch normalisation.
+# Multiply-adds are counted in Keras's layers at 224×224, outputs are the numbers that all layers give.
 BACKBONES = {
-    ("mobilenet_v2", 0.35): BackboneFacts(410_208, 1280, 59e6 / 224**2),
-    ("mobilenet_v2", 0.5): BackboneFacts(706_224, 1280, 97e6 / 224**2),
-    ("mobilenet_v2", 0.75): BackboneFacts(1_382_064, 1280, 209e6 / 224**2),
-    ("mobilenet_v2", 1.0): BackboneFacts(2_257_984, 1280, 300e6 / 224**2),
-    ("mobilenet_v2", 1.3): BackboneFacts(3_766_048, 1664, 509e6 / 224**2),
-    ("mobilenet_v2", 1.4): BackboneFacts(4_363_712, 1792, 582e6 / 224**2),
-    ("resnet50", 1.0): BackboneFacts(23_561_152, 2048, 3.8e9 / 224**2),
+    ("mobilenet_v2", 0.35): BackboneFacts(410_208, 1280, 1156, 189),
+    ("mobilenet_v2", 0.5): BackboneFacts(706_224, 1280, 1910, 238),
+    ("mobilenet_v2", 0.75): BackboneFacts(1_382_064, 1280, 4141, 385),
+    ("mobilenet_v2", 1.0): BackboneFacts(2_257_984, 1280, 5969, 435),
+    ("mobilenet_v2", 1.3): BackboneFacts(3_766_048, 1664, 10119, 587),
+    ("mobilenet_v2", 1.4): BackboneFacts(4_363_712, 1792, 11567, 623),
+    ("mobilenet_v3_small", 0.75): BackboneFacts(583_160, 432, 836, 96),
+    ("mobilenet_v3_small", 1.0): BackboneFacts(939_120, 576, 1094, 104),
+    ("mobilenet_v3_large", 0.75): BackboneFacts(1_808_736, 720, 3036, 277),
+    ("mobilenet_v3_large", 1.0): BackboneFacts(2_996_352, 960, 4267, 304),
+    ("efficientnet_v2_b0", 1.0): BackboneFacts(5_919_312, 1280, 14286, 316),
+    ("efficientnet_v2_b1", 1.0): BackboneFacts(6_931_124, 1280, 20220, 421),
+    ("efficientnet_v2_b2", 1.0): BackboneFacts(8_769_374, 1408, 23267, 455),
+    ("efficientnet_v2_b3", 1.0): BackboneFacts(12_930_622, 1536, 32056, 570),
+    ("efficientnet_v2_s", 1.0): BackboneFacts(20_331_360, 1280, 56772, 834),
+    ("resnet50", 1.0): BackboneFacts(23_561_152, 2048, 76848, 740),
+    ("resnet101", 1.0): BackboneFacts(42_605_504, 2048, 150832, 1114),
+    ("resnet50_v2", 1.0): BackboneFacts(23_564_800, 2048, 69360, 625),
+    ("resnet101_v2", 1.0): BackboneFacts(42_626_560, 2048, 143344, 1022),
+    ("convnext_tiny", 1.0): BackboneFacts(27_820_128, 768, 88783, 587, lambda side: side // 32),
+    ("convnext_small", 1.0): BackboneFacts(49_454_688, 768, 173050, 938, lambda side: side // 32),
+    ("densenet121", 1.0): BackboneFacts(7_037_504, 1024, 56464, 995, lambda side: -(-side // 4) // 8),
+    ("xception", 1.0): BackboneFacts(20_861_480, 2048, 90697, 689, lambda side: -(-((side - 3) // 2 - 1) // 16), 71),
 }
 
 

@@ -23,6 +23,7 @@ from imgrec_cli.training.input import InputClock, Source, padded_blocks, trainin
 from imgrec_cli.training.loss import class_weights, training_loss
 from imgrec_cli.training.model import training_model
 from imgrec_cli.training.optimize import averages, optimizer
+from imgrec_cli.training.phases import phases
 from imgrec_cli.training.place import Best, Place, out_of_patience
 from imgrec_cli.training.stop import Stop
 from imgrec_cli.training.watch import Keeper, Reporter
@@ -151,26 +152,17 @@ class Saver:
         self.run, self.model, self.place, self.best = run, model, place, best
         self._ended, self._seconds = -math.inf, 0.0
 
-    @classmethod
-    def taken_up(cls, run: Run, model: keras.Model, begin: Place, source: Source, on_event: Listener) -> "Saver":
-        """Put the newest readable checkpoint of a run into the model, if it has one; else training begins at `begin`.
+    def take_up(self, found: checkpoint.Found, source: Source, on_event: Listener) -> None:
+        """Put a checkpoint of this run into the model, and stand where it stands.
 
         Lines of `metrics.jsonl` that will be written again are taken away.
         """
-        found = checkpoint.read_last(run)
-        if found is None:
-            run.forget_metrics_from(1)
-            return cls(run, model, begin, [])
-        path, groups, meta, damaged = found
-        for message in damaged:
-            on_event(Warn(f"{message}; going on from {path.name}, the state before it"))
         inputs, labels = next(source.blocks(1, 0, 1))
-        model.test_on_batch(inputs[0], labels[0])  # the metrics have no variables before
-        checkpoint.restore(state_variables(model), groups["state"], path)
-        saver = cls(run, model, Place.from_dict(meta), groups.get("best", []))
-        on_event(Note(f"going on from {saver.place.text(source.steps)}"))
-        run.forget_metrics_from(saver.place.epoch)
-        return saver
+        self.model.test_on_batch(inputs[0], labels[0])  # the metrics have no variables before
+        checkpoint.restore(state_variables(self.model), found.groups["state"], found.path)
+        self.place, self.best = Place.from_dict(found.meta), found.groups.get("best", [])
+        on_event(Note(f"going on from {self.place.text(source.steps)}"))
+        self.run.forget_metrics_from(self.place.epoch)
 
     def save(self) -> None:
         """Write all that is needed to go on from here to the bit."""
@@ -192,20 +184,39 @@ def fit(config: Config, dataset: Dataset, run: Run, stop: Stop, on_event: Listen
     Writes `metrics.jsonl`, `metrics.csv` and the checkpoints of the run. Raises TrainingError on a loss that is not
     finite, Interrupted where a stop was asked for.
     """
-    keras.utils.set_random_seed(config.seed)
-    classes = len(dataset.class_names)
-    only_head = head_is_enough(config)
-    inputs: NDArray[Any] = frozen_features(config, dataset, on_event) if only_head else dataset.pixels
-    source = training_source(config, dataset, inputs)
-    block = min(MOST_STEPS_PER_EXECUTION if only_head else steps_per_execution(config, classes), source.steps)
-    untrained = head_model(config, classes, inputs.shape[1]) if only_head else training_model(config, classes)
-    weights = class_weights(config.loss, dataset.class_names, source.labels)
-    model = compiled(untrained, config, block, source.steps, weights)
-    stopping = config.train.early_stopping
-    begin = Place(Best(stopping.metric, stopping.min_delta) if stopping else Best("val/accuracy", 0.0))
-    with stop.deferred():
-        saver = Saver.taken_up(run, model, begin, source, on_event)
-        train_epochs(config, dataset, source, block, saver, stop, on_event)
+    classes, stopping = len(dataset.class_names), config.train.early_stopping
+    place = Place(Best(stopping.metric, stopping.min_delta) if stopping else Best("val/accuracy", 0.0))
+    found = checkpoint.read_last(run)
+    if found is None:
+        run.forget_metrics_from(1)
+    else:
+        for message in found.damaged:
+            on_event(Warn(f"{message}; going on from {found.path.name}, the state before it"))
+    saver: Saver | None = None
+    for number, phase in enumerate(phases(config)):
+        if found is not None and found.meta.get("phase", 0) > number:
+            continue
+        # each phase by itself: one that is taken up begins as it began
+        keras.utils.set_random_seed(config.seed)
+        only_head = head_is_enough(phase)
+        inputs: NDArray[Any] = frozen_features(phase, dataset, on_event) if only_head else dataset.pixels
+        source = training_source(phase, dataset, inputs)
+        block = min(MOST_STEPS_PER_EXECUTION if only_head else steps_per_execution(phase, classes), source.steps)
+        model = head_model(phase, classes, inputs.shape[1]) if only_head else training_model(phase, classes)
+        before = saver
+        weights = class_weights(config.loss, dataset.class_names, source.labels)
+        saver = Saver(run, compiled(model, phase, block, source.steps, weights), place, [])
+        with stop.deferred():
+            if found is not None and found.meta.get("phase", 0) == number:
+                saver.take_up(found, source, on_event)
+            elif before is not None:
+                checkpoint.restore(model.get_layer("logits").weights, before.best, run.best_checkpoint)
+                saver.best = checkpoint.copies(model.weights)
+                place.next_phase()
+                on_event(Note(f"the backbone is trained from here on: {_trained_share(model)}"))
+            place = saver.place
+            train_epochs(phase, dataset, source, block, saver, stop, on_event)
+    assert saver is not None  # noqa: S101 - there is always a phase
     state = checkpoint.digest(state_variables(model))
     checkpoint.write(run.best_checkpoint, {"weights": saver.best}, {"epoch": saver.place.best.epoch})
     checkpoint.restore(model.weights, saver.best, run.best_checkpoint)
@@ -217,11 +228,17 @@ def fit(config: Config, dataset: Dataset, run: Run, stop: Stop, on_event: Listen
     )
 
 
+def _trained_share(model: keras.Model) -> str:
+    trained = sum(math.prod(weight.shape) for weight in model.trainable_weights)
+    return f"{trained:,} of {model.count_params():,} parameters"
+
+
 def train_epochs(
     config: Config, dataset: Dataset, source: Source, block: int, saver: Saver, stop: Stop, on_event: Listener
 ) -> None:
     """Train and validate the epochs that are left, saving on the way; `saver` then holds the best weights."""
-    model, place, epochs = saver.model, saver.place, config.train.epochs
+    model, place = saver.model, saver.place
+    epochs = place.epochs_before + config.train.epochs
     stopping, rate, first_epoch = config.train.early_stopping, config.optimizer.learning_rate, place.epoch
     if place.over:  # or not, where the run was given more epochs
         place.over = place.epoch > epochs or out_of_patience(place.best, stopping)

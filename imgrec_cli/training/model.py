@@ -27,8 +27,9 @@ from imgrec_cli.config import (
     projection,
 )
 from imgrec_cli.training.augment import Augment
-from imgrec_cli.training.backbone import backbone, family_scaling, load_pretrained
+from imgrec_cli.training.backbone import backbone, load_pretrained
 from imgrec_cli.training.familiarity import WIDEST_FEATURES, Unfamiliarity
+from imgrec_cli.training.families import family_scaling
 from imgrec_cli.training.runtime import fused_kernels
 
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}

@@ -17,6 +17,7 @@ from imgrec_cli.training.fit import averaged, compiled, predict_logits, steps_pe
 from imgrec_cli.training.input import Source
 from imgrec_cli.training.loss import class_weights
 from imgrec_cli.training.model import training_model
+from imgrec_cli.training.phases import phases
 
 
 def out_of_fold_probabilities(config: Config, dataset: Dataset, number: int, on_event: Listener) -> NDArray[np.float64]:
@@ -26,6 +27,7 @@ def out_of_fold_probabilities(config: Config, dataset: Dataset, number: int, on_
     no score chooses among them, so none of the held-out images has a say in what is asked of it. Raises DataError where
     a class would be missing from the images that a fold trains on.
     """
+    config = phases(config)[0]  # of two phases the short one tells enough
     classes = len(dataset.class_names)
     # every image may train: the features of a frozen backbone are wanted of all
     everything = replace(dataset, examples=tuple(replace(example, split="train") for example in dataset.examples))
