@@ -282,7 +282,7 @@ def _begun_repeats(
     logs: Logs = NO_LOGS,
 ) -> Run:
     """A run of several trainings: `kind` is folds or seeds. What cannot be divided is said before the first begins."""
-    from imgrec_cli.config import check_decision, check_weights, resolved_yaml
+    from imgrec_cli.config import check_class_names, check_weights, resolved_yaml
     from imgrec_cli.dataset import plan, scan
 
     if not 2 <= number <= 1000:
@@ -291,7 +291,7 @@ def _begun_repeats(
         raise InputError(f"the config has data.split.fold, which --{kind} cannot stand beside", "leave one of them out")
     listing = scan(config.data)
     check_weights(config)
-    check_decision(config, listing.class_names)
+    check_class_names(config, listing.class_names)
     for place in range(1, number + 1):
         part = _config_of_part(config, kind, place, number)
         plan(listing, part.data, part.seed)
@@ -464,7 +464,7 @@ def _folder_of_search(space: "Space | None", folder: Path | None, runs: Path) ->
 
 def _search(study: "Study", stop: "Stop", on_event: Listener) -> None:
     """Take one trial after another until there are as many as wanted, those of other processes among them."""
-    from imgrec_cli.config import check_decision, check_weights
+    from imgrec_cli.config import check_class_names, check_weights
     from imgrec_cli.dataset import scan
     from imgrec_cli.study import wait_for_others
     from imgrec_cli.training.runtime import forget_models
@@ -472,7 +472,7 @@ def _search(study: "Study", stop: "Stop", on_event: Listener) -> None:
     config = study.space.config
     listing = scan(config.data)
     check_weights(config)
-    check_decision(config, listing.class_names)
+    check_class_names(config, listing.class_names)
     _, machine, decided = _started(config, on_event, listing)
     study.settle("train.precision", decided.train.precision)
     study.settle("train.batch_size", str(decided.train.batch_size))
@@ -732,15 +732,19 @@ def _started(
 ) -> "tuple[Listing, Machine, Config]":
     """List the images, start the backend, and resolve every `auto` that the machine decides; the first thing said is
     device and precision."""
-    from imgrec_cli.config import check_decision, check_weights
+    from imgrec_cli.config import BackboneModel, check_class_names, check_weights
     from imgrec_cli.dataset import scan
     from imgrec_cli.training import runtime
 
     listing = scan(config.data) if listing is None else listing
     check_weights(config)
-    check_decision(config, listing.class_names)
+    check_class_names(config, listing.class_names)
     machine = runtime.start(config.runtime)
+    from imgrec_cli.training.families import weights_file
     from imgrec_cli.training.speed import choose_batch_size, choose_precision
+
+    if isinstance(config.model, BackboneModel):
+        weights_file(config.model, config.image)  # a download, or why there is none, comes before all else
 
     classes = len(listing.class_names)
     images = sum(example.split == "train" for example in listing.examples)

@@ -92,6 +92,8 @@ def refuse_another_config(run: Run, stored: "Config", asked: "Config", images: i
             continue
         if key != "train.epochs":
             problems.append(f"{key}: the run has {before}, asked for is {now}")
+        elif getattr(stored.model, "unfreeze", None) is not None:
+            problems.append(f"{key}: the run has {before}, asked for is {now}; a run in two phases keeps their lengths")
         elif now < before:
             problems.append(f"{key}: the run has {before}, asked for is {now}; it can only grow")
     if problems:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any, get_args, get_origin
 
 from imgrec_cli.config.document import KeyPath
-from imgrec_cli.config.sections import Config, Section
+from imgrec_cli.config.sections import Config, Section, Unfreeze
 
 _PATIENCE = "train.early_stopping.patience"
 _SHIFT = "{type: shift, height: 0.2, width: 0.2} in augment"
@@ -44,8 +44,17 @@ NEIGHBOURS: dict[str, str] = {
     "half": "train.precision",
     "fp16": "train.precision",
     "dtype": "train.precision",
-    "loss": "leave it out: the loss is cross-entropy",
-    "from_logits": "leave it out: the loss is cross-entropy on the softmax that is added",
+    "criterion": "loss.type",
+    "loss_function": "loss.type",
+    "smoothing": "loss.label_smoothing",
+    "class_weight": "loss.class_weights",
+    "alpha": "loss.class_weights",
+    "from_logits": "leave it out: the loss knows the softmax that is added",
+    "clipnorm": "optimizer.clip_norm",
+    "global_clipnorm": "optimizer.clip_norm",
+    "clip_grad": "optimizer.clip_norm",
+    "sampler": "train.sampling",
+    "oversample": "train.sampling",
     "shuffle": "leave it out: training images are always shuffled, by seed",
     # data
     "dataset": "data.folder",
@@ -138,6 +147,14 @@ NEIGHBOURS: dict[str, str] = {
     "neurons": "units",
     "nodes": "units",
     "pool_size": "size",
+    "initializer": "model.init",
+    "kernel_initializer": "model.init",
+    "weight_init": "model.init",
+    "kernel_regularizer": "model.l2",
+    "regularization": "model.l2",
+    "dilation_rate": "dilation",
+    "use_bias": "bias",
+    "shortcut": "{type: residual, layers: [...]} in model.layers",
     "conv": "{type: conv, filters: 32} in model.layers",
     "dense": "{type: dense, units: 64} in model.layers",
     "dropout": "{type: dropout, rate: 0.5} in model.layers",
@@ -174,10 +191,29 @@ NEIGHBOUR_VALUES: dict[str, str] = {
     "batchnorm2d": "batch_norm",
     "batchnormalization": "batch_norm",
     "bn": "batch_norm",
+    "resblock": "residual",
+    "residual_block": "residual",
+    "basic_block": "residual",
+    "bottleneck": "residual",
+    "xavier": "glorot_uniform",
+    "xavier_uniform": "glorot_uniform",
+    "xavier_normal": "glorot_normal",
+    "glorot": "glorot_uniform",
+    "kaiming": "he_normal",
+    "kaiming_uniform": "he_uniform",
+    "kaiming_normal": "he_normal",
+    "he": "he_normal",
+    "msra": "he_normal",
     "softmax": _SOFTMAX,
     "rescaling": _SCALED,
     "rescale": _SCALED,
     # the types of augmentation
+    "cutout": "erase",
+    "random_erasing": "erase",
+    "mix_up": "mixup",
+    "rand_augment": "randaugment",
+    "randaug": "randaugment",
+    "autoaugment": "randaugment",
     "rotation": "rotate",
     "rotation_range": "rotate",
     "translate": "shift",
@@ -198,6 +234,17 @@ NEIGHBOUR_VALUES: dict[str, str] = {
     "val_accuracy": "val/accuracy",
     "acc": "val/accuracy",
     "accuracy": "val/accuracy",
+    "val_f1": "val/f1",
+    "f1": "val/f1",
+    "macro_f1": "val/f1",
+    "val_recall": "val/recall",
+    "val_precision": "val/precision",
+    "crossentropy": "cross_entropy",
+    "ce": "cross_entropy",
+    "categorical_crossentropy": "cross_entropy",
+    "sparse_categorical_crossentropy": "cross_entropy",
+    "mae": "mean_absolute_error",
+    "l1": "mean_absolute_error",
     "tflite": "litert",
     "lite": "litert",
     "grayscale": "gray",
@@ -306,6 +353,7 @@ def _nearest(word: str, valid: Iterable[str]) -> str:
 def _homes() -> dict[str, list[str]]:
     """Every key of a config with the places where it may stand."""
     homes: dict[str, list[str]] = {}
+    listed_already: set[type[Section]] = set()  # a layer within a layer has its home in the outer list
 
     def visit(section: type[Section], where: str, tag: str) -> None:
         for key, field in section.model_fields.items():
@@ -316,6 +364,10 @@ def _homes() -> dict[str, list[str]]:
                 homes[key].append(place)
             listed = get_origin(field.annotation) is tuple
             for member in sections_in(field.annotation):
+                if member in listed_already or member is Unfreeze:  # its keys are those of other sections, once more
+                    continue
+                if listed:
+                    listed_already.add(member)
                 visit(member, place, tag_of(member) if listed else "")
 
     visit(Config, "", "")

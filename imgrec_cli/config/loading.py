@@ -13,7 +13,7 @@ from imgrec_cli.config.document import Document, KeyPath, Problem, override, rea
 from imgrec_cli.config.problems import problems_of
 from imgrec_cli.config.rules import RULES
 from imgrec_cli.config.sections import FORMAT_VERSION, BackboneModel, Config
-from imgrec_cli.config.writing import NO_PATH, PATH_KEYS
+from imgrec_cli.config.writing import NO_PATHS, PATH_KEYS
 from imgrec_cli.errors import ARCHIVES, ConfigError, quoted, unpack_command
 
 MAX_BYTES = 200_000  # fifty times a long config; PyYAML reads 150 kB a second
@@ -63,25 +63,29 @@ def _all_of(problems: Sequence[Problem], more: int = 0) -> ConfigError:
 def check_weights(config: Config) -> None:
     """Raise ConfigError where `model.weights` of a loaded config names no file; what is in it shows when it is used."""
     model = config.model
-    if isinstance(model, BackboneModel) and model.weights != NO_PATH and not Path(model.weights).is_file():
+    if not isinstance(model, BackboneModel) or model.weights in NO_PATHS:
+        return
+    if not Path(model.weights).is_file():
         hint = "keras.applications calls such files …_no_top.h5; or set model.weights=none and model.freeze=false"
         raise ConfigError(f"model.weights: {model.weights}: no such file", hint)
-    if isinstance(model, BackboneModel) and model.weights != NO_PATH and not model.weights.endswith((".h5", ".hdf5")):
+    if not model.weights.endswith((".h5", ".hdf5")):
         raise ConfigError(
             f"model.weights: {model.weights}: not a .h5 file",
             "other files of models can carry code and are not loaded; keras.applications has weights as …_no_top.h5",
         )
 
 
-def check_decision(config: Config, class_names: Sequence[str]) -> None:
-    """Raise ConfigError where `decision` speaks of a class that is not among the data's."""
-    named = [("thresholds", name) for name in config.decision.thresholds]
-    named += [("target", name) for _, name, _ in config.decision.targets]
+def check_class_names(config: Config, class_names: Sequence[str]) -> None:
+    """Raise ConfigError where `decision` or `loss` speaks of a class that is not among the data's."""
+    named = [("decision.thresholds", name) for name in config.decision.thresholds]
+    named += [("decision.target", name) for _, name, _ in config.decision.targets]
+    if isinstance(config.loss.class_weights, dict):
+        named += [("loss.class_weights", name) for name in config.loss.class_weights]
     for key, name in named:
         if name not in class_names:
             near = difflib.get_close_matches(name, class_names, 1)
             hint = f"did you mean {near[0]}?" if near else f"the classes are {', '.join(class_names[:20])}"
-            raise ConfigError(f"decision.{key}: no class {name}", hint)
+            raise ConfigError(f"{key}: no class {name}", hint)
 
 
 def read_text(path: Path) -> str:
@@ -180,7 +184,7 @@ def _with_absolute_paths(config: Config, document: Document, base_folder: Path) 
     for section, key in (name.split(".") for name in PATH_KEYS):
         owner = getattr(config, section)
         given = getattr(owner, key, None)
-        if given is not None and given != NO_PATH:
+        if given is not None and given not in NO_PATHS:
             overridden = document.place_of((section, key)).order > 0
             base = Path.cwd() if overridden else base_folder
             absolute = (

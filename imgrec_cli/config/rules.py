@@ -7,9 +7,15 @@ from imgrec_cli.config.sections import (
     BackboneModel,
     Config,
     CosineSchedule,
+    Cutmix,
+    Erase,
     Fill,
     LayersModel,
+    LearningRate,
+    Mixup,
     PlateauSchedule,
+    RandAugment,
+    Residual,
     Rotate,
     SearchRange,
     Shear,
@@ -21,6 +27,7 @@ from imgrec_cli.config.shapes import BACKBONES, DoesNotFitError, Shape, after
 
 NOT_SEARCHED = ("version", "seed", "data", "decision", "runtime", "export", "search")
 
+LARGEST_SIDE = 4096  # of an image
 Found = Iterator[tuple[KeyPath, str]]
 
 
@@ -99,8 +106,8 @@ def fill_has_a_use(config: Config) -> Found:
     fills = [index for index, step in enumerate(config.augment) if isinstance(step, Fill)]
     for index in fills[1:]:
         yield ("augment", index), f"fill stands here a second time; augment[{fills[0]}] says it already"
-    if fills and not any(isinstance(step, Rotate | Shift | Shear | Zoom) for step in config.augment):
-        yield ("augment", fills[0]), "fill has nothing to do without rotate, shift, shear or zoom"
+    if fills and not any(isinstance(step, Rotate | Shift | Shear | Zoom | RandAugment) for step in config.augment):
+        yield ("augment", fills[0]), "fill has nothing to do without rotate, shift, shear, zoom or randaugment"
 
 
 def fill_value_is_used(config: Config) -> Found:
@@ -108,6 +115,22 @@ def fill_value_is_used(config: Config) -> Found:
     for index, step in enumerate(config.augment):
         if isinstance(step, Fill) and step.value != 0 and step.mode != "constant":
             yield ("augment", index, "value"), f"is used with mode: constant only, got mode: {step.mode}"
+
+
+def pictures_are_mixed_once(config: Config) -> Found:
+    """`mixup` and `cutmix` share the pictures between them, and no step that draws for all stands there twice."""
+    seen: dict[str, int] = {}
+    for index, step in enumerate(config.augment):
+        if isinstance(step, Mixup | Cutmix | Erase | RandAugment) and step.type in seen:
+            yield ("augment", index), f"{step.type} stands here a second time; keep augment[{seen[step.type]}] or this"
+        seen.setdefault(step.type, index)
+    mixing = [step for step in config.augment if isinstance(step, Mixup | Cutmix)]
+    if len({step.type for step in mixing}) == len(mixing) and sum(step.share for step in mixing) > 1 + 1e-9:
+        index = config.augment.index(mixing[-1])
+        yield (
+            ("augment", index, "share"),
+            "mixup and cutmix change different pictures: their shares are at most 1 together",
+        )
 
 
 def statistics_match_channels(config: Config) -> Found:
@@ -140,6 +163,7 @@ def backbone_has_what_it_needs(config: Config) -> Found:
     if not isinstance(model, BackboneModel):
         return
     widths = [width for name, width in BACKBONES if name == model.name]
+    smallest = BACKBONES[model.name, 1.0].smallest
     if model.width not in widths:
         yield ("model", "width"), f"{model.name} has the widths {', '.join(f'{w:g}' for w in widths)}"
     if image.standardize != "off":
@@ -149,22 +173,32 @@ def backbone_has_what_it_needs(config: Config) -> Found:
             ("image", "color"),
             f"model.name: {model.name} takes three channels; use color: rgb, gray images are repeated",
         )
-    if min(image.size) < 32:
-        yield ("image", "size"), f"model.name: {model.name} needs at least 32 by 32 pixels, got {list(image.size)}"
+    if min(image.size) < smallest:
+        needs = f"needs at least {smallest} by {smallest} pixels, got {list(image.size)}"
+        yield ("image", "size"), f"model.name: {model.name} {needs}"
     if model.freeze and model.weights == "none":
         yield ("model", "freeze"), "a frozen backbone without weights learns nothing; give model.weights a file"
+    if model.unfreeze is not None and not model.freeze:
+        yield ("model", "unfreeze"), "is a second phase after a frozen one; set model.freeze: true"
 
 
 def schedule_can_be_followed(config: Config) -> Found:
     """A schedule ends no higher than it was, and its warm-up leaves something of the training."""
-    rate, where = config.optimizer.learning_rate, ("optimizer", "learning_rate")
-    match rate:
-        case CosineSchedule(peak=most, end=end) | PlateauSchedule(start=most, end=end) if end > most:
-            yield (*where, "end"), f"must not be above the {most:g} that it falls from, got {end:g}"
-    # given in steps it depends on the number of images: then the rate may rise to the last step
-    if isinstance(rate, CosineSchedule) and rate.warmup.unit != "step":
-        epochs = config.train.epochs
-        if rate.warmup.steps(1000, epochs) >= 1000 * epochs:
+    rates: list[tuple[LearningRate, KeyPath, int]] = [
+        (config.optimizer.learning_rate, ("optimizer", "learning_rate"), config.train.epochs)
+    ]
+    if isinstance(config.model, BackboneModel) and (second := config.model.unfreeze) is not None:
+        rates.append((second.learning_rate, ("model", "unfreeze", "learning_rate"), second.epochs))
+    for rate, where, epochs in rates:
+        match rate:
+            case CosineSchedule(peak=most, end=end) | PlateauSchedule(start=most, end=end) if end > most:
+                yield (*where, "end"), f"must not be above the {most:g} that it falls from, got {end:g}"
+        # given in steps it depends on the number of images: then the rate may rise to the last step
+        if (
+            isinstance(rate, CosineSchedule)
+            and rate.warmup.unit != "step"
+            and rate.warmup.steps(1000, epochs) >= 1000 * epochs
+        ):
             yield (*where, "warmup"), f"{rate.warmup} is the whole training of {epochs} epochs"
 
 
@@ -198,9 +232,13 @@ def _misfits(config: Config, shape: Shape) -> Found:
         return
     for index, layer in enumerate(config.model.layers):
         try:
-            shape, _ = after(layer, shape)
+            for _ in range(layer.repeat if isinstance(layer, Residual) else 1):
+                shape = after(layer, shape).shape
         except DoesNotFitError as error:
-            yield ("model", "layers", index), str(error)
+            inner = () if error.inner is None else ("layers", error.inner)
+            if error.by_size and shape[0] > LARGEST_SIDE:
+                return  # the image's own size tells more
+            yield ("model", "layers", index, *inner), str(error)
             return
     if len(shape) != 1:
         yield ("model", "layers"), "end in a map; put {type: flatten} or {type: global_pool} after the last one"
@@ -220,8 +258,9 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[Config], Found]], ...] = (
     (("data.classes",), classes_are_used_once),
     (("augment",), fill_has_a_use),
     (("augment",), fill_value_is_used),
+    (("augment",), pictures_are_mixed_once),
     (("image.standardize", "image.color"), statistics_match_channels),
-    (("optimizer", "train.epochs"), schedule_can_be_followed),
+    (("optimizer", "train.epochs", "model"), schedule_can_be_followed),
     (("model",), layers_fit_each_other),
     (("decision",), one_threshold_for_a_class),
     (("search",), search_can_be_done),

@@ -21,6 +21,7 @@ from imgrec_cli.config.durations import Duration, Interval, Length, Saving
 
 FORMAT_VERSION = 1
 
+Padding = Literal["valid", "same"]
 Activation = Literal["linear", "relu", "leaky_relu", "sigmoid", "tanh", "gelu", "silu"]
 
 
@@ -375,8 +376,62 @@ class ChannelShift(Section):
     )
 
 
+class RandAugment(Section):
+    """Some changes of one strength, drawn anew for every picture (Cubuk et al. 2019).
+
+    Of the paper's operations: identity, rotate, shear and translate along both axes, which join the other geometric
+    steps; autocontrast, brightness, color, contrast, posterize, solarize. Equalize and sharpness are left out.
+    """
+
+    type: Literal["randaugment"]
+    operations: int = Field(default=2, ge=1, le=8, description="How many changes a picture gets.")
+    magnitude: float = Field(default=9.0, ge=0, le=10, description="How strong each of them is, 0 to 10.")
+
+
+class Erase(Section):
+    """Cover a random rectangle with a random color (Zhong et al. 2017)."""
+
+    type: Literal["erase"]
+    share: float = Field(default=0.5, gt=0, le=1, description="Share of the pictures that lose a rectangle.")
+    area: Annotated[
+        tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]],
+        Strict(False),
+        AfterValidator(_ordered),
+    ] = Field(default=(0.02, 0.33), description="Smallest and largest share of the picture's area that is covered.")
+    aspect: Factors = Field(default=(0.3, 3.3), description="Smallest and largest width to height of the rectangle.")
+
+
+class Mixup(Section):
+    """Average a picture with another one of the batch, and their labels in the same shares (Zhang et al. 2017)."""
+
+    type: Literal["mixup"]
+    alpha: float = Field(default=0.2, ge=0.1, le=10, description="The share kept is drawn from Beta(alpha, alpha).")
+    share: float = Field(default=0.5, gt=0, le=1, description="Share of the pictures that are mixed.")
+
+
+class Cutmix(Section):
+    """Put a rectangle of another picture of the batch in its place, and mix the labels by area (Yun et al. 2019)."""
+
+    type: Literal["cutmix"]
+    alpha: float = Field(default=1.0, ge=0.1, le=10, description="The area kept is drawn from Beta(alpha, alpha).")
+    share: float = Field(default=0.5, gt=0, le=1, description="Share of the pictures that are mixed.")
+
+
 Augmentation = Annotated[
-    Rotate | Shift | Shear | Zoom | Crop | Flip | Fill | Brightness | Contrast | ChannelShift,
+    Rotate
+    | Shift
+    | Shear
+    | Zoom
+    | Crop
+    | Flip
+    | Fill
+    | Brightness
+    | Contrast
+    | ChannelShift
+    | RandAugment
+    | Erase
+    | Mixup
+    | Cutmix,
     Field(discriminator="type"),
 ]
 
@@ -391,7 +446,11 @@ class Conv(Section):
     filters: int = Field(ge=1, le=65536, description="Number of output channels.")
     kernel: Side = Field(default=3, description="Side of the kernel in pixels.")
     stride: Side = Field(default=1, description="Step of the kernel in pixels.")
-    padding: Literal["valid", "same"] = Field(default="valid", description="valid: no padding; same: zeros around.")
+    dilation: Side = Field(default=1, description="Distance in pixels between neighbouring weights of the kernel.")
+    padding: Padding = Field(default="valid", description="valid: no padding; same: zeros around.")
+    bias: bool = Field(
+        default=True, description="Add a number per channel; batch_norm behind it takes that away again."
+    )
     activation: Activation = Field(default="linear", description="Function applied to the result.")
 
 
@@ -400,7 +459,9 @@ class Pool(Section):
 
     type: Literal["pool"]
     kind: Literal["max", "average"] = Field(default="max", description="What is kept of a window.")
-    size: Side = Field(default=2, description="Side of the window in pixels; also its step.")
+    size: Side = Field(default=2, description="Side of the window in pixels.")
+    stride: Side | None = Field(default=None, description="Step of the window in pixels; its side by default.")
+    padding: Padding = Field(default="valid", description="valid: whole windows only; same: also those over the edge.")
 
 
 class GlobalPool(Section):
@@ -444,7 +505,27 @@ class BatchNorm(Section):
     )
 
 
-Layer = Annotated[Conv | Pool | GlobalPool | Flatten | Dense | Dropout | BatchNorm, Field(discriminator="type")]
+InnerLayer = Annotated[Conv | Pool | Dropout | BatchNorm, Field(discriminator="type")]
+
+
+class Residual(Section):
+    """Add to a map what some layers make of it (He et al. 2015).
+
+    Where they change its shape, a convolution of one pixel brings the map to theirs, with a batch_norm where they
+    have one.
+    """
+
+    type: Literal["residual"]
+    layers: Annotated[tuple[InnerLayer, ...], Strict(False)] = Field(
+        min_length=1, description="What is added, first to last."
+    )
+    repeat: Annotated[int, Field(ge=1, le=1000)] = Field(default=1, description="How many such blocks follow another.")
+    activation: Activation = Field(default="relu", description="Function applied to the sum.")
+
+
+Layer = Annotated[
+    Conv | Pool | GlobalPool | Flatten | Dense | Dropout | BatchNorm | Residual, Field(discriminator="type")
+]
 
 
 class LayersModel(Section):
@@ -452,41 +533,63 @@ class LayersModel(Section):
 
     type: Literal["layers"]
     layers: Annotated[tuple[Layer, ...], Strict(False)] = Field(min_length=1, description="The stack, first to last.")
-
-
-BackboneName = Literal["mobilenet_v2", "resnet50"]
-
-
-class BackboneModel(Section):
-    """A published network without its last layers; global average pooling and a dense softmax layer are added.
-
-    Pixels are scaled inside the graph as the family's own weights expect.
-    """
-
-    type: Literal["backbone"]
-    name: BackboneName = Field(description="The network, by its name in keras.applications.")
-    width: float = Field(
-        default=1.0,
-        gt=0,
-        description="Share of the channels of every layer, alpha in keras.applications: for mobilenet_v2 one of 0.35, "
-        "0.5, 0.75, 1, 1.3, 1.4.",
+    init: Literal["glorot_uniform", "glorot_normal", "he_uniform", "he_normal"] = Field(
+        default="glorot_uniform",
+        description="How kernels begin: Glorot (also called Xavier) for sigmoid and tanh, He for relu.",
     )
-    weights: Annotated[str, Field(min_length=1)] = Field(
-        default="none", description="none: from scratch. Or a .h5 file of keras.applications without its top."
+    l1: float = Field(default=0.0, ge=0, le=1, description="Added to the loss: this times the sum of all |kernel|.")
+    l2: float = Field(default=0.0, ge=0, le=1, description="Added to the loss: this times the sum of all kernel².")
+
+
+# --- loss -------------------------------------------------------------------------------------------
+
+
+class _Loss(Section):
+    """What all losses have."""
+
+    label_smoothing: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Share of a label that is spread evenly over all classes (Szegedy et al. 2015).",
     )
-    freeze: bool = Field(
-        default=False, description="Keep the backbone as it is and train the last layer alone; needs weights."
+    class_weights: Annotated[
+        Annotated[Literal["equal", "balanced"], Tag("<word>")]
+        | Annotated[dict[Name, Annotated[float, Field(gt=0, le=1e6)]], Tag("<value>")],
+        _word_or(dict, ("equal", "balanced"), "expected equal, balanced or a weight by class such as {cat: 2}"),
+    ] = Field(
+        default="equal",
+        description="What an image of a class counts. balanced: images / (classes · images of the class); or by class, "
+        "1 for those that are not named.",
     )
-    dropout: float = Field(default=0.0, ge=0, lt=1, description="Share of the features dropped while training.")
 
 
-Model = Annotated[LayersModel | BackboneModel, Field(discriminator="type")]
+class CrossEntropy(_Loss):
+    """Negative logarithm of the probability of the true class."""
+
+    type: Literal["cross_entropy"]
 
 
-# --- optimizer, train, runtime, export --------------------------------------------------------------
+class MeanAbsoluteError(_Loss):
+    """Mean distance of all probabilities from 0 and 1: bears wrong labels better, learns slower (Ghosh et al. 2017)."""
+
+    type: Literal["mean_absolute_error"]
+
+
+class Focal(_Loss):
+    """Cross entropy that cares less for what is answered right (Lin et al. 2017); its alpha are class_weights."""
+
+    type: Literal["focal"]
+    gamma: float = Field(default=2.0, ge=0, le=10, description="How much less; 0 is cross entropy.")
+
+
+Loss = Annotated[CrossEntropy | MeanAbsoluteError | Focal, Field(discriminator="type")]
+
+
+# --- schedules, published networks ------------------------------------------------------------------
 
 Rate = Annotated[float, Field(gt=0, le=100)]
-MonitoredMetric = Literal["val/loss", "val/accuracy"]
+MonitoredMetric = Literal["val/loss", "val/accuracy", "val/precision", "val/recall", "val/f1"]
 
 
 class CosineSchedule(Section):
@@ -550,7 +653,99 @@ LearningRate = Annotated[
 ]
 
 
-class Adam(Section):
+class Unfreeze(Section):
+    """A second phase: after `train.epochs` epochs of the last layer alone, the top of the backbone is trained with it.
+
+    Its batch normalisations stay as they are, statistics and all. The first phase sees the images as they are, the
+    second with `augment`; early stopping and plateau begin anew, the best weights are the best of both.
+    """
+
+    from_layer: (
+        Annotated[
+            Annotated[Percent, Tag("<share>")] | Annotated[Name, Tag("<name>")],
+            Discriminator(lambda value: "<share>" if not isinstance(value, str) or value.endswith("%") else "<name>"),
+        ]
+        | None
+    ) = Field(
+        default=None,
+        description="The first layer that is trained, by the begin of its name such as block_13; or the share of the "
+        "layers at the end such as 30%; all of them by default.",
+        examples=["block_13", "30%"],
+    )
+    epochs: int = Field(default=10, ge=1, le=100_000, description="Passes over the training images.")
+    learning_rate: LearningRate = Field(
+        default=1e-4, description="Step size of this phase; percentages of a schedule are of its epochs."
+    )
+
+
+BackboneName = Literal[
+    "mobilenet_v2",
+    "mobilenet_v3_small",
+    "mobilenet_v3_large",
+    "efficientnet_v2_b0",
+    "efficientnet_v2_b1",
+    "efficientnet_v2_b2",
+    "efficientnet_v2_b3",
+    "efficientnet_v2_s",
+    "resnet50",
+    "resnet101",
+    "resnet50_v2",
+    "resnet101_v2",
+    "convnext_tiny",
+    "convnext_small",
+    "densenet121",
+    "xception",
+]
+
+
+class BackboneModel(Section):
+    """A published network without its last layers; global average pooling and a dense softmax layer are added.
+
+    Pixels are scaled inside the graph as the family's own weights expect.
+    """
+
+    type: Literal["backbone"]
+    name: BackboneName = Field(description="The network, by its name in keras.applications.")
+    width: float = Field(
+        default=1.0,
+        gt=0,
+        description="Share of the channels of every layer, alpha in keras.applications: for mobilenet_v2 one of 0.35, "
+        "0.5, 0.75, 1, 1.3, 1.4, for mobilenet_v3 0.75 or 1.",
+    )
+    weights: Annotated[str, Field(min_length=1)] = Field(
+        default="none",
+        description="none: from scratch. imagenet: those of keras.applications, which Keras downloads once. Or a .h5 "
+        "file of them without its top.",
+    )
+    freeze: bool = Field(
+        default=False, description="Keep the backbone as it is and train the last layer alone; needs weights."
+    )
+    unfreeze: Unfreeze | None = Field(
+        default=None,
+        description="A second phase after the frozen one, in which the backbone is trained as well.",
+        examples=[{"from_layer": "30%", "epochs": 10, "learning_rate": 1e-4}],
+    )
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="Share of the features dropped while training.")
+
+
+Model = Annotated[LayersModel | BackboneModel, Field(discriminator="type")]
+
+
+# --- optimizer, train, runtime, export --------------------------------------------------------------
+
+
+class _Optimizer(Section):
+    """What all optimizers have."""
+
+    clip_norm: float | None = Field(
+        default=None,
+        gt=0,
+        description="Largest length of the gradient of all weights together; a longer one is shortened to it.",
+        examples=[1.0],
+    )
+
+
+class Adam(_Optimizer):
     """Adam (Kingma and Ba 2014)."""
 
     type: Literal["adam"]
@@ -559,7 +754,7 @@ class Adam(Section):
     beta_2: float = Field(default=0.999, ge=0, lt=1, description="Decay of the mean of their squares.")
 
 
-class Sgd(Section):
+class Sgd(_Optimizer):
     """Stochastic gradient descent, with momentum if asked for."""
 
     type: Literal["sgd"]
@@ -568,7 +763,7 @@ class Sgd(Section):
     nesterov: bool = Field(default=False, description="Look ahead along the momentum.")
 
 
-class AdamW(Section):
+class AdamW(_Optimizer):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2017)."""
 
     type: Literal["adamw"]
@@ -578,7 +773,7 @@ class AdamW(Section):
     beta_2: float = Field(default=0.999, ge=0, lt=1, description="Decay of the mean of their squares.")
 
 
-class RMSprop(Section):
+class RMSprop(_Optimizer):
     """Steps divided by a running root mean square of the gradients (Hinton 2012, lecture 6e)."""
 
     type: Literal["rmsprop"]
@@ -587,7 +782,29 @@ class RMSprop(Section):
     momentum: float = Field(default=0.0, ge=0, lt=1, description="Share of the last step that is kept.")
 
 
-Optimizer = Annotated[Adam | AdamW | Sgd | RMSprop, Field(discriminator="type")]
+class Lion(_Optimizer):
+    """Steps of one length, by the sign of the momentum (Chen et al. 2023); wants a tenth of Adam's step size."""
+
+    type: Literal["lion"]
+    learning_rate: LearningRate = Field(default=1e-4, description="Step size, constant or by a schedule.")
+    weight_decay: float = Field(default=0.0, ge=0, le=10, description="Share of a weight taken away per unit of step.")
+    beta_1: float = Field(default=0.9, ge=0, lt=1, description="Share of the momentum in a step.")
+    beta_2: float = Field(default=0.99, ge=0, lt=1, description="Decay of the mean of the gradients.")
+
+
+class Muon(_Optimizer):
+    """Orthogonal steps for the kernels of dense layers, AdamW for all else (Jordan 2024, Liu et al. 2025).
+
+    The last layer is among all else.
+    """
+
+    type: Literal["muon"]
+    learning_rate: LearningRate = Field(default=1e-3, description="Step size, constant or by a schedule.")
+    weight_decay: float = Field(default=4e-3, ge=0, le=1, description="Share of a weight taken away per unit of step.")
+    momentum: float = Field(default=0.95, ge=0, lt=1, description="Share of the last step that is kept.")
+
+
+Optimizer = Annotated[Adam | AdamW | Sgd | RMSprop | Lion | Muon, Field(discriminator="type")]
 
 
 class EarlyStopping(Section):
@@ -606,6 +823,11 @@ class Train(Section):
         _word_or((int, float), ("auto",), "expected a whole number or auto"),
     ] = Field(default=32, description="Images per step; auto: the fastest here that fits into memory, by a probe.")
     epochs: int = Field(default=10, ge=1, le=100_000, description="Passes over the training images.")
+    sampling: Literal["natural", "balanced"] = Field(
+        default="natural",
+        description="natural: every image once an epoch. balanced: as many images, equally many of each class; "
+        "those of rare classes come several times.",
+    )
     early_stopping: EarlyStopping | None = Field(
         default=None,
         description="When to stop before the last epoch.",
@@ -751,6 +973,7 @@ class Config(Section):
         examples=[[{"type": "flip", "axis": "horizontal"}]],
     )
     model: Model = Field(description="The network.")
+    loss: Loss = Field(default=CrossEntropy(type="cross_entropy"), description="What training makes small.")
     optimizer: Optimizer = Field(default=Adam(type="adam"), description="How weights follow gradients.")
     train: Train = Field(default=Train(), description="The length and the batches of training.")
     decision: Decision = Field(default=Decision(), description="How probabilities become answers.")

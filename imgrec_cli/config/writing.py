@@ -9,12 +9,12 @@ import yaml
 from imgrec_cli.config.document import plain_scalar
 from imgrec_cli.config.sections import Config
 
-# keys that hold a path, and the word that is none
+# keys that hold a path, and the words that are none
 PATH_KEYS = (
     *("data.folder", "data.train", "data.validation", "data.test", "data.manifest", "data.corrections"),
     "model.weights",
 )
-NO_PATH = "none"
+NO_PATHS = ("none", "imagenet")
 
 
 class _Dumper(yaml.SafeDumper):
@@ -48,7 +48,7 @@ def resolved_yaml(config: Config, relative_to: Path) -> str:
         path = content[section].get(key)
         if isinstance(path, list):
             content[section][key] = [path_from(relative_to, Path(one)) for one in path]
-        elif path is not None and path != NO_PATH:
+        elif path is not None and path not in NO_PATHS:
             content[section][key] = path_from(relative_to, Path(path))
     text: str = yaml.dump(
         content, Dumper=_Dumper, default_flow_style=None, sort_keys=False, allow_unicode=True, width=120

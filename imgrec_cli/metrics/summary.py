@@ -71,6 +71,18 @@ def _ratio(numerator: Floats, denominator: Floats) -> Floats:
     return np.divide(numerator, denominator, out=np.zeros_like(numerator, np.float64), where=denominator > 0)
 
 
+def class_figures(confusion: NDArray[np.int64]) -> tuple[Floats, Floats, Floats, Floats]:
+    """Precision, recall and F1 of every class, float64 [classes], 0 where undefined; and as 1 or 0 whether a class has
+    examples or was predicted, which is what macro means are over.
+
+    `confusion` int64 [classes, classes]: row = true class, column = predicted class.
+    """
+    right = np.diag(confusion).astype(np.float64)
+    support, claimed = confusion.sum(axis=1), confusion.sum(axis=0)
+    precision, recall = _ratio(right, claimed), _ratio(right, support)
+    return precision, recall, _ratio(2 * right, support + claimed), ((support + claimed) > 0).astype(np.float64)
+
+
 def summarize(probabilities: Floats, labels: Ints, predicted: Ints | None = None) -> Summary:
     """All figures of one set of predictions; the definitions are scikit-learn's with `zero_division=0`.
 
@@ -80,17 +92,14 @@ def summarize(probabilities: Floats, labels: Ints, predicted: Ints | None = None
     classes = probabilities.shape[1]
     predicted = probabilities.argmax(axis=1) if predicted is None else predicted
     confusion = confusion_matrix(labels, predicted, classes)
-    right = np.diag(confusion).astype(np.float64)
     support, claimed = confusion.sum(axis=1), confusion.sum(axis=0)
-    precision, recall = _ratio(right, claimed), _ratio(right, support)
-    f1 = _ratio(2 * right, support + claimed)
+    precision, recall, f1, present = class_figures(confusion)
     total = int(support.sum())
-    present = (support + claimed) > 0
     by_chance = float((support * claimed.astype(np.float64)).sum())
     spread = math.sqrt(total**2 - float((claimed.astype(np.float64) ** 2).sum())) * math.sqrt(
         total**2 - float((support.astype(np.float64) ** 2).sum())
     )
-    hits = float(right.sum())
+    hits = float(np.trace(confusion))
 
     def mean(weights: Floats) -> ClassScores:
         p, r, f = (float(np.average(values, weights=weights)) for values in (precision, recall, f1))
@@ -108,7 +117,7 @@ def summarize(probabilities: Floats, labels: Ints, predicted: Ints | None = None
             ClassScores(float(p), float(r), float(f), int(s))
             for p, r, f, s in zip(precision, recall, f1, support, strict=True)
         ],
-        macro=mean(present.astype(np.float64)),
+        macro=mean(present),
         weighted=mean(support.astype(np.float64)),
         confusion=confusion,
     )

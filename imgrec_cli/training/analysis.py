@@ -15,7 +15,7 @@ from imgrec_cli.rundir import Run, replacing, write_json
 from imgrec_cli.training.augment import Augment
 from imgrec_cli.training.familiarity import features_of, sample
 from imgrec_cli.training.gradcam import GradCam
-from imgrec_cli.training.input import Source
+from imgrec_cli.training.input import training_source
 
 SHOWN_AUGMENTED = 8
 EXPLAINED = 12  # worst mistakes, and as many of the least sure
@@ -33,10 +33,7 @@ def first_batch(config: Config, dataset: Dataset) -> tuple[NDArray[np.uint8], ND
 
     The random changes are those of the first training step: they follow from the seed and the size of the batch.
     """
-    source = Source(
-        dataset.pixels, dataset.rows("train"), dataset.labels("train"), config.train.images_per_step, config.seed
-    )
-    pixels, _ = next(source.blocks(1, 0, 1))
+    pixels, _ = next(training_source(config, dataset, dataset.pixels).blocks(1, 0, 1))
     changed = np.asarray(Augment(config.augment, seed=config.seed, dtype="float32")(pixels[0], training=True))
     shown = slice(0, SHOWN_AUGMENTED)
     return pixels[0][shown], np.rint(changed[shown]).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Random changes of the training images inside the compiled step: one affine warp and one pass over the values.
+"""Random changes of the training images inside the compiled step: one affine warp, few passes over the values, mixing.
 
 Drawing random numbers and applying them are two functions, so that what is applied can be tested on its own.
 """
@@ -6,6 +6,7 @@ Drawing random numbers and applying them are two functions, so that what is appl
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import keras
@@ -17,26 +18,38 @@ from imgrec_cli.config import (
     ChannelShift,
     Contrast,
     Crop,
+    Cutmix,
+    Erase,
     Fill,
     Flip,
+    Mixup,
+    RandAugment,
     Rotate,
     Shear,
     Shift,
     Zoom,
 )
+from imgrec_cli.training import randaugment
+from imgrec_cli.training.mixing import erased, mixed
 
 Tensor = Any
 GEOMETRIC = (Rotate, Shift, Shear, Zoom, Crop, Flip)
+PHOTOMETRIC = (Brightness, Contrast, ChannelShift)
 
 # how many uniform numbers one image needs for each kind
-_DRAWS = {Rotate: 1, Shift: 2, Shear: 1, Zoom: 2, Crop: 4, Flip: 1, Brightness: 1, Contrast: 1}
+_DRAWS = {Rotate: 1, Shift: 2, Shear: 1, Zoom: 2, Crop: 4, Flip: 1, Brightness: 1, Contrast: 1, Fill: 0}
+_DRAWS |= {Mixup: 1, Cutmix: 3}
 
 
 def draws(spec: Augmentation, channels: int) -> int:
     """Number of uniform random numbers in 0..1 that one image needs for this step."""
     if isinstance(spec, ChannelShift):
         return channels
-    return 0 if isinstance(spec, Fill) else _DRAWS[type(spec)]
+    if isinstance(spec, Erase):
+        return 5 + channels
+    if isinstance(spec, RandAugment):
+        return 2 * spec.operations
+    return _DRAWS[type(spec)]
 
 
 def _between(low: float, high: float, uniform: Tensor) -> Tensor:
@@ -126,39 +139,59 @@ class Augment(keras.layers.Layer):
     """Images [B, H, W, C], uint8 or float, 0..255 → float32 of the same shape and range, changed in training only.
 
     All geometric steps are composed, in their order, into one bilinear warp; all others into one multiply-add, clipped
-    to 0..255. At zero strength the result equals the input.
+    to 0..255. What randaugment does to the values, erasing and mixing follow. At zero strength the result equals the
+    input. Where images were mixed, `kept` float32 [B] is the share that each has of its own; the rest is of the one at
+    the mirrored place in the batch.
     """
 
     def __init__(self, specs: Sequence[Augmentation], seed: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.geometric = [spec for spec in specs if isinstance(spec, GEOMETRIC)]
-        self.photometric = [spec for spec in specs if not isinstance(spec, (*GEOMETRIC, Fill))]
+        self.specs = [spec for spec in specs if not isinstance(spec, Fill)]
         fills = [spec for spec in specs if isinstance(spec, Fill)]
         self.fill = fills[0] if fills else Fill(type="fill", mode="nearest")
         self.seed_generator = keras.random.SeedGenerator(seed)
+        self.kept: Tensor | None = None
 
     def call(self, images: Tensor, training: bool = False) -> Tensor:
         images = ops.cast(images, "float32")
-        if not training or not (self.geometric or self.photometric):
+        self.kept = None
+        if not training or not self.specs:
             return images
-        height, width, channels = images.shape[1:]
-        specs: list[Augmentation] = [*self.geometric, *self.photometric]
-        counts = [draws(spec, channels) for spec in specs]
+        # the kinds in this order: runs of older versions of imgrec, which had the first two, go on with the same bits
+        kinds = (GEOMETRIC, PHOTOMETRIC, (RandAugment,), (Erase,), (Mixup, Cutmix))
+        groups: list[list[Any]] = [[spec for spec in self.specs if isinstance(spec, kind)] for kind in kinds]
+        geometric, photometric, randomly, erasing, mixing = groups
+        drawn = self._drawn(images, [spec for group in groups for spec in group])
+        later = drawn[len(geometric) + len(photometric) :]
+        matrices = [matrix(spec, part, *images.shape[1:3]) for spec, part in zip(geometric, drawn, strict=False)]
+        for spec, part in zip(randomly, later, strict=False):
+            matrices += randaugment.matrices(spec, part, *images.shape[1:3])
+        if matrices:
+            images = warp(images, reduce(product, matrices), self.fill)
+        if photometric:
+            one = ops.ones_like(drawn[0][:, :1])[:, None, None, :]
+            mean = ops.mean(images, axis=(1, 2, 3), keepdims=True)
+            gains = Gains(one, ops.zeros_like(one))
+            for place, spec in enumerate(photometric, start=len(geometric)):
+                gains = gains.then(spec, drawn[place], mean)
+            images = ops.clip(images * gains.gain + gains.offset, 0.0, 255.0)
+        for spec, part in zip(randomly, later, strict=False):
+            images = randaugment.values(spec, part, images)
+        for spec, part in zip(erasing, later[len(randomly) :], strict=False):
+            images = erased(spec, part, images)
+        if mixing:
+            shares = [
+                keras.random.beta(ops.shape(images)[:1], s.alpha, s.alpha, seed=self.seed_generator) for s in mixing
+            ]
+            images, self.kept = mixed(mixing, later[len(randomly) + len(erasing) :], shares, images)
+        return images
+
+    def _drawn(self, images: Tensor, specs: list[Augmentation]) -> list[Tensor]:
+        """Uniform numbers float32 [B, draws] for each step."""
+        counts = [draws(spec, images.shape[-1]) for spec in specs]
         uniform = keras.random.uniform((ops.shape(images)[0], sum(counts)), seed=self.seed_generator)
         parts, start = [], 0
         for count in counts:
             parts.append(uniform[:, start : start + count])
             start += count
-        if self.geometric:
-            composed = matrix(self.geometric[0], parts[0], height, width)
-            for step, part in zip(self.geometric[1:], parts[1:], strict=False):
-                composed = product(composed, matrix(step, part, height, width))
-            images = warp(images, composed, self.fill)
-        if self.photometric:
-            one = ops.ones_like(uniform[:, :1])[:, None, None, :]
-            mean = ops.mean(images, axis=(1, 2, 3), keepdims=True)
-            gains = Gains(one, ops.zeros_like(one))
-            for spec, part in zip(self.photometric, parts[len(self.geometric) :], strict=True):
-                gains = gains.then(spec, part, mean)
-            images = ops.clip(images * gains.gain + gains.offset, 0.0, 255.0)
-        return images
+        return parts

@@ -1,32 +1,17 @@
 """Published networks from keras.applications, with fused batch normalisation while they are trained."""
 
+import difflib
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import keras
-from keras import ops
 
-from imgrec_cli.config import BackboneModel, Image
+from imgrec_cli.config import BackboneModel, Image, Unfreeze
 from imgrec_cli.errors import InputError
+from imgrec_cli.training.families import application, weights_file
 from imgrec_cli.training.runtime import fused_kernels
-
-APPLICATIONS = {"mobilenet_v2": "MobileNetV2", "resnet50": "ResNet50"}
-
-
-class CaffeScaling(keras.layers.Layer):
-    """RGB images 0..255 → BGR minus ImageNet's means, as the weights of He et al. 2015 were trained (Caffe's habit)."""
-
-    def call(self, images: Any) -> Any:
-        return ops.flip(images, axis=-1) - ops.convert_to_tensor([103.939, 116.779, 123.68], images.dtype)
-
-
-def family_scaling(spec: BackboneModel) -> keras.layers.Layer:
-    """The layer that takes float pixels 0..255 to what the family's weights expect; keras.applications calls it
-    `preprocess_input`."""
-    if spec.name == "resnet50":
-        return CaffeScaling(name="scaling", dtype="float32")
-    return keras.layers.Rescaling(1 / 127.5, -1.0, name="scaling", dtype="float32")
 
 
 def backbone(spec: BackboneModel, image: Image, dtype: str, *, fused: bool) -> keras.Model:
@@ -37,10 +22,11 @@ def backbone(spec: BackboneModel, image: Image, dtype: str, *, fused: bool) -> k
     `load_pretrained` gives it others.
     """
     with _dtype_policy(dtype):
-        plain = _application(spec, image)
+        plain = application(spec, image)
         needless = _needless_biases(plain)
         kernels = fused_kernels() if fused else None
         sums = _sums_before_relu(plain) if kernels is not None else {}
+        places = {layer.name: place for place, layer in enumerate(plain.layers)}
 
         def copy(layer: keras.layers.Layer) -> keras.layers.Layer:
             changes: dict[str, Any] = {}
@@ -49,17 +35,56 @@ def backbone(spec: BackboneModel, image: Image, dtype: str, *, fused: bool) -> k
             elif layer.name in sums.values():
                 changes = {"activation": "linear"}  # the sum before it is a ReLU already
             kind = type(layer)
+            if layer.name in places and _is_numbered(layer):  # additions by `+` are no layers
+                # Keras counts all layers of a process: a run that is resumed would be shipped with other names
+                changes["name"] = f"{kind.__name__.lower()}_{places[layer.name]}"
             if kernels is not None and kind is keras.layers.BatchNormalization:
                 kind = kernels.BatchNormalization
             elif kernels is not None and layer.name in sums:
                 kind = kernels.AddReLU
-            elif kernels is not None and kernels.Conv2D.fits(layer):
+            elif (
+                kernels is not None
+                and isinstance(layer, keras.layers.Conv2D)
+                and kernels.Conv2D.fits(layer, layer.output.shape)
+            ):
                 kind = kernels.Conv2D
             return kind.from_config({**layer.get_config(), **changes})
 
         model = keras.models.clone_model(plain, clone_function=copy)
-    model.trainable = not spec.freeze
+    if spec.unfreeze is None:
+        model.trainable = not spec.freeze
+    else:
+        _unfreeze(model, spec.unfreeze)
     return model
+
+
+def _is_numbered(layer: keras.layers.Layer) -> bool:
+    """Whether the layer has the name that Keras gives to those without one: its class and a number."""
+    return re.sub(r"[_\d]", "", layer.name) == re.sub(r"\d", "", type(layer).__name__.lower())
+
+
+def _unfreeze(model: keras.Model, spec: Unfreeze) -> None:
+    """Leave the layers from `from_layer` on trainable, except for batch normalisations, which keep to their statistics.
+
+    Raises InputError where there is no such layer.
+    """
+    layers = model.layers
+    match spec.from_layer:
+        case None:
+            first = 0
+        case float(share):
+            first = len(layers) - round(share * len(layers))
+        case name:
+            found = [place for place, layer in enumerate(layers) if layer.name.startswith(name)]
+            if not found:
+                names = sorted({layer.name for layer in layers})
+                near = difflib.get_close_matches(name, names, 1) or [layers[len(layers) * 2 // 3].name]
+                raise InputError(
+                    f"model.unfreeze.from_layer: {model.name} has no layer {name}", f"one of its layers is {near[0]}"
+                )
+            first = found[0]
+    for place, layer in enumerate(layers):
+        layer.trainable = place >= first and not isinstance(layer, keras.layers.BatchNormalization)
 
 
 @contextmanager
@@ -71,13 +96,6 @@ def _dtype_policy(name: str) -> Iterator[None]:
         yield
     finally:
         keras.config.set_dtype_policy(before)
-
-
-def _application(spec: BackboneModel, image: Image) -> keras.Model:
-    build = getattr(keras.applications, APPLICATIONS[spec.name])
-    options = {} if spec.width == 1 else {"alpha": spec.width}
-    shape = (*image.size, 3)
-    return build(include_top=False, weights=None, input_shape=shape, pooling="avg", name=spec.name, **options)
 
 
 def _needless_biases(model: keras.Model) -> dict[str, str]:
@@ -112,20 +130,20 @@ def load_pretrained(model: keras.Model, spec: BackboneModel, image: Image) -> No
     A bias that was left out goes into the moving mean of the normalisation behind it: the answers stay the same.
     Raises InputError where the file holds no weights of this network.
     """
-    if spec.weights == "none":
+    file = weights_file(spec, image)
+    if file is None:
         return
-    plain = _application(spec, image)
+    plain = application(spec, image)
     try:
-        plain.load_weights(spec.weights)
+        plain.load_weights(file)
     except Exception as error:  # h5py and Keras each have their own kinds for a damaged file
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(
-            f"model.weights: {spec.weights}: not the weights of {spec.name} without its top: {reason}",
+            f"model.weights: {file}: not the weights of {spec.name} without its top: {reason}",
             "keras.applications calls such files …_no_top.h5",
         ) from error
     for convolution, normalisation in _needless_biases(plain).items():
         moving_mean = plain.get_layer(normalisation).moving_mean
         moving_mean.assign(moving_mean - plain.get_layer(convolution).bias)
-    for layer in (layer for layer in model.layers if layer.weights):
-        weights = plain.get_layer(layer.name).get_weights()
-        layer.set_weights(weights[: len(layer.weights)])
+    for layer, pretrained in zip(model.layers, plain.layers, strict=True):
+        layer.set_weights(pretrained.get_weights()[: len(layer.weights)])

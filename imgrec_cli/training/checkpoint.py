@@ -6,6 +6,7 @@ Keras's own BackupAndRestore keeps neither layer seeds nor metric sums nor early
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -87,8 +88,18 @@ def write_last(run: Run, groups: Groups, meta: dict[str, Any]) -> None:
     run.next_checkpoint.replace(run.last_checkpoint)
 
 
-def read_last(run: Run) -> tuple[Path, dict[str, list[Array]], dict[str, Any], list[str]] | None:
-    """The newest checkpoint of a run that can be read, and what is wrong with newer ones; None where there is none.
+@dataclass(frozen=True)
+class Found:
+    """A checkpoint that could be read, its arrays and `meta`, and what is wrong with newer ones."""
+
+    path: Path
+    groups: dict[str, list[Array]]
+    meta: dict[str, Any]
+    damaged: tuple[str, ...]
+
+
+def read_last(run: Run) -> Found | None:
+    """The newest checkpoint of a run that can be read; None where there is none.
 
     Raises TrainingError where there are some and none can be read.
     """
@@ -101,7 +112,7 @@ def read_last(run: Run) -> tuple[Path, dict[str, list[Array]], dict[str, Any], l
             except TrainingError as error:
                 damaged.append(error.message)
                 continue
-            return path, groups, meta, damaged
+            return Found(path, groups, meta, tuple(damaged))
     if damaged:
         raise TrainingError("; ".join(damaged), "no state is left to go on from: train again")
     return None

@@ -11,7 +11,8 @@ from imgrec_cli.config import BackboneModel, Config
 from imgrec_cli.dataset import Dataset
 from imgrec_cli.progress import Advance, Listener
 from imgrec_cli.training.augment import Augment
-from imgrec_cli.training.backbone import backbone, family_scaling, load_pretrained
+from imgrec_cli.training.backbone import backbone, load_pretrained
+from imgrec_cli.training.families import family_scaling
 from imgrec_cli.training.input import padded_blocks
 from imgrec_cli.training.model import training_model
 
@@ -20,7 +21,8 @@ BATCH_SIZE = 32
 
 def head_is_enough(config: Config) -> bool:
     """Whether every image gives the same features in every epoch: a frozen backbone, and nothing random before it."""
-    return isinstance(config.model, BackboneModel) and config.model.freeze and not config.augment
+    model = config.model
+    return isinstance(model, BackboneModel) and model.freeze and model.unfreeze is None and not config.augment
 
 
 def frozen_features(config: Config, dataset: Dataset, on_event: Listener) -> NDArray[np.float32]:

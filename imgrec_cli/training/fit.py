@@ -14,13 +14,16 @@ from numpy.typing import NDArray
 from imgrec_cli.config import Config, PlateauSchedule, layer_table
 from imgrec_cli.dataset import Dataset
 from imgrec_cli.errors import TrainingError
+from imgrec_cli.metrics.summary import class_figures, confusion_matrix
 from imgrec_cli.progress import EpochEnd, Listener, Note, Warn
 from imgrec_cli.rundir import Run
 from imgrec_cli.training import checkpoint
 from imgrec_cli.training.features import frozen_features, head_is_enough, head_model, with_head
-from imgrec_cli.training.input import InputClock, Source, padded_blocks
+from imgrec_cli.training.input import InputClock, Source, padded_blocks, training_source
+from imgrec_cli.training.loss import class_weights, training_loss
 from imgrec_cli.training.model import training_model
 from imgrec_cli.training.optimize import averages, optimizer
+from imgrec_cli.training.phases import phases
 from imgrec_cli.training.place import Best, Place, out_of_patience
 from imgrec_cli.training.stop import Stop
 from imgrec_cli.training.watch import Keeper, Reporter
@@ -46,11 +49,20 @@ def step_flop(config: Config, classes: int) -> float:
     return 6.0 * multiply_adds * config.train.images_per_step
 
 
-def compiled(model: keras.Model, config: Config, block: int, steps_per_epoch: int) -> keras.Model:
-    """The model with the config's loss and optimizer, ready for `fit`; `block` steps run in one call."""
+def compiled(
+    model: keras.Model,
+    config: Config,
+    block: int,
+    steps_per_epoch: int,
+    weights: NDArray[np.float32] | None = None,
+) -> keras.Model:
+    """The model with the config's loss and optimizer, ready for `fit`; `block` steps run in one call.
+
+    `weights` float32 [classes] is what an image of each class counts.
+    """
     model.compile(
         optimizer=optimizer(config, steps_per_epoch),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        loss=training_loss(config, model, weights),
         metrics=["accuracy"],
         steps_per_execution=block,
         # XLA is slower than oneDNN on CPUs and does not know the warp; JAX compiles everything in any case
@@ -86,15 +98,23 @@ def predict_logits(
     return np.concatenate(outputs)
 
 
-def loss_and_accuracy(logits: NDArray[Any], labels: NDArray[np.int64]) -> tuple[float, float]:
-    """Mean cross entropy in nats, computed in float64, and the share of right answers.
+def validation_metrics(logits: NDArray[Any], labels: NDArray[np.int64]) -> dict[str, float]:
+    """Figures of the whole validation set, computed in float64: the mean cross entropy in nats, whatever is trained on,
+    the share of right answers, and precision, recall and F1 as means over the classes.
 
     `logits` float [N, classes], `labels` int64 [N].
     """
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
     log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    right = logits.argmax(axis=1) == labels
-    return float(-log_probabilities[np.arange(len(labels)), labels].mean()), float(right.mean())
+    predicted = logits.argmax(axis=1)
+    precision, recall, f1, present = class_figures(confusion_matrix(labels, predicted, logits.shape[1]))
+    return {
+        "val/loss": float(-log_probabilities[np.arange(len(labels)), labels].mean()),
+        "val/accuracy": float((predicted == labels).mean()),
+        "val/precision": float(np.average(precision, weights=present)),
+        "val/recall": float(np.average(recall, weights=present)),
+        "val/f1": float(np.average(f1, weights=present)),
+    }
 
 
 @contextmanager
@@ -132,26 +152,17 @@ class Saver:
         self.run, self.model, self.place, self.best = run, model, place, best
         self._ended, self._seconds = -math.inf, 0.0
 
-    @classmethod
-    def taken_up(cls, run: Run, model: keras.Model, begin: Place, source: Source, on_event: Listener) -> "Saver":
-        """Put the newest readable checkpoint of a run into the model, if it has one; else training begins at `begin`.
+    def take_up(self, found: checkpoint.Found, source: Source, on_event: Listener) -> None:
+        """Put a checkpoint of this run into the model, and stand where it stands.
 
         Lines of `metrics.jsonl` that will be written again are taken away.
         """
-        found = checkpoint.read_last(run)
-        if found is None:
-            run.forget_metrics_from(1)
-            return cls(run, model, begin, [])
-        path, groups, meta, damaged = found
-        for message in damaged:
-            on_event(Warn(f"{message}; going on from {path.name}, the state before it"))
         inputs, labels = next(source.blocks(1, 0, 1))
-        model.test_on_batch(inputs[0], labels[0])  # the metrics have no variables before
-        checkpoint.restore(state_variables(model), groups["state"], path)
-        saver = cls(run, model, Place.from_dict(meta), groups.get("best", []))
-        on_event(Note(f"going on from {saver.place.text(source.steps)}"))
-        run.forget_metrics_from(saver.place.epoch)
-        return saver
+        self.model.test_on_batch(inputs[0], labels[0])  # the metrics have no variables before
+        checkpoint.restore(state_variables(self.model), found.groups["state"], found.path)
+        self.place, self.best = Place.from_dict(found.meta), found.groups.get("best", [])
+        on_event(Note(f"going on from {self.place.text(source.steps)}"))
+        self.run.forget_metrics_from(self.place.epoch)
 
     def save(self) -> None:
         """Write all that is needed to go on from here to the bit."""
@@ -173,19 +184,39 @@ def fit(config: Config, dataset: Dataset, run: Run, stop: Stop, on_event: Listen
     Writes `metrics.jsonl`, `metrics.csv` and the checkpoints of the run. Raises TrainingError on a loss that is not
     finite, Interrupted where a stop was asked for.
     """
-    keras.utils.set_random_seed(config.seed)
-    classes = len(dataset.class_names)
-    only_head = head_is_enough(config)
-    inputs: NDArray[Any] = frozen_features(config, dataset, on_event) if only_head else dataset.pixels
-    source = Source(inputs, dataset.rows("train"), dataset.labels("train"), config.train.images_per_step, config.seed)
-    block = min(MOST_STEPS_PER_EXECUTION if only_head else steps_per_execution(config, classes), source.steps)
-    untrained = head_model(config, classes, inputs.shape[1]) if only_head else training_model(config, classes)
-    model = compiled(untrained, config, block, source.steps)
-    stopping = config.train.early_stopping
-    begin = Place(Best(stopping.metric, stopping.min_delta) if stopping else Best("val/accuracy", 0.0))
-    with stop.deferred():
-        saver = Saver.taken_up(run, model, begin, source, on_event)
-        train_epochs(config, dataset, source, block, saver, stop, on_event)
+    classes, stopping = len(dataset.class_names), config.train.early_stopping
+    place = Place(Best(stopping.metric, stopping.min_delta) if stopping else Best("val/accuracy", 0.0))
+    found = checkpoint.read_last(run)
+    if found is None:
+        run.forget_metrics_from(1)
+    else:
+        for message in found.damaged:
+            on_event(Warn(f"{message}; going on from {found.path.name}, the state before it"))
+    saver: Saver | None = None
+    for number, phase in enumerate(phases(config)):
+        if found is not None and found.meta.get("phase", 0) > number:
+            continue
+        # each phase by itself: one that is taken up begins as it began
+        keras.utils.set_random_seed(config.seed)
+        only_head = head_is_enough(phase)
+        inputs: NDArray[Any] = frozen_features(phase, dataset, on_event) if only_head else dataset.pixels
+        source = training_source(phase, dataset, inputs)
+        block = min(MOST_STEPS_PER_EXECUTION if only_head else steps_per_execution(phase, classes), source.steps)
+        model = head_model(phase, classes, inputs.shape[1]) if only_head else training_model(phase, classes)
+        before = saver
+        weights = class_weights(config.loss, dataset.class_names, source.labels)
+        saver = Saver(run, compiled(model, phase, block, source.steps, weights), place, [])
+        with stop.deferred():
+            if found is not None and found.meta.get("phase", 0) == number:
+                saver.take_up(found, source, on_event)
+            elif before is not None:
+                checkpoint.restore(model.get_layer("logits").weights, before.best, run.best_checkpoint)
+                saver.best = checkpoint.copies(model.weights)
+                place.next_phase()
+                on_event(Note(f"the backbone is trained from here on: {_trained_share(model)}"))
+            place = saver.place
+            train_epochs(phase, dataset, source, block, saver, stop, on_event)
+    assert saver is not None  # noqa: S101 - there is always a phase
     state = checkpoint.digest(state_variables(model))
     checkpoint.write(run.best_checkpoint, {"weights": saver.best}, {"epoch": saver.place.best.epoch})
     checkpoint.restore(model.weights, saver.best, run.best_checkpoint)
@@ -197,11 +228,17 @@ def fit(config: Config, dataset: Dataset, run: Run, stop: Stop, on_event: Listen
     )
 
 
+def _trained_share(model: keras.Model) -> str:
+    trained = sum(math.prod(weight.shape) for weight in model.trainable_weights)
+    return f"{trained:,} of {model.count_params():,} parameters"
+
+
 def train_epochs(
     config: Config, dataset: Dataset, source: Source, block: int, saver: Saver, stop: Stop, on_event: Listener
 ) -> None:
     """Train and validate the epochs that are left, saving on the way; `saver` then holds the best weights."""
-    model, place, epochs = saver.model, saver.place, config.train.epochs
+    model, place = saver.model, saver.place
+    epochs = place.epochs_before + config.train.epochs
     stopping, rate, first_epoch = config.train.early_stopping, config.optimizer.learning_rate, place.epoch
     if place.over:  # or not, where the run was given more epochs
         place.over = place.epoch > epochs or out_of_patience(place.best, stopping)
@@ -227,17 +264,16 @@ def train_epochs(
             batch_size = config.train.images_per_step
             logits = predict_logits(model, source.inputs, dataset.rows("validation"), batch_size, stop)
         stop.check(saver.save, place.text(source.steps))
-        loss, accuracy = loss_and_accuracy(logits, dataset.labels("validation"))
-        if not math.isfinite(loss):
+        judged = validation_metrics(logits, dataset.labels("validation"))
+        if not math.isfinite(judged["val/loss"]):
             raise TrainingError(
-                f"the validation loss is {loss} after epoch {place.epoch}: training diverged",
+                f"the validation loss is {judged['val/loss']} after epoch {place.epoch}: training diverged",
                 "lower optimizer.learning_rate",
             )
         metrics = {
             "train/loss": place.trained["loss"],
             "train/accuracy": place.trained["accuracy"],
-            "val/loss": loss,
-            "val/accuracy": accuracy,
+            **judged,
             "lr": float(keras.ops.convert_to_numpy(model.optimizer.learning_rate)),
             "images_per_second": (source.steps - first_step) * source.batch_size / (fitted - started),
             "seconds": time.perf_counter() - started,

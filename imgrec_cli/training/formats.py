@@ -23,7 +23,7 @@ from imgrec_cli.errors import DiskSpaceError, ExportError, MissingExtraError, in
 from imgrec_cli.machine import native_messages_hidden
 from imgrec_cli.rundir import full_disk_said
 from imgrec_cli.training import checkpoint
-from imgrec_cli.training.backbone import CaffeScaling
+from imgrec_cli.training.families import CaffeScaling
 from imgrec_cli.training.model import shipped_model
 
 METADATA = "imgrec.json"

@@ -178,8 +178,9 @@ class Conv2D(keras.layers.Conv2D):
     """
 
     @staticmethod
-    def fits(layer: keras.layers.Layer) -> bool:
-        """Whether a built Keras layer is a convolution that this one can stand for."""
+    def fits(layer: keras.layers.Layer, output_shape: tuple[int | None, ...]) -> bool:
+        """Whether a Keras layer that gives maps [B, H, W, C] of this shape is a convolution that this one can stand
+        for."""
         if (
             type(layer) is not keras.layers.Conv2D
             or layer.groups != 1
@@ -189,7 +190,7 @@ class Conv2D(keras.layers.Conv2D):
             return False
         if layer.kernel_size == (1, 1):
             return True
-        _, height, width, _ = layer.output.shape
+        _, height, width, _ = output_shape
         return (
             layer.kernel_size == (3, 3)
             and (layer.strides, layer.dilation_rate, layer.padding) == ((1, 1), (1, 1), "same")

@@ -29,11 +29,14 @@ class GradCam:
         logits = shipped.get_layer("logits")
         if isinstance(config.model, BackboneModel):
             network = shipped.get_layer(config.model.name)
-            inner = keras.Model(network.input, network.layers[-2].output)
+            place = max(index for index, layer in enumerate(network.layers) if len(layer.output.shape) == 4)
+            inner = keras.Model(network.input, network.layers[place].output)
             last = inner(shipped.get_layer("scaling").output)
-            entry = keras.Input(last.shape[1:])
+            x = entry = keras.Input(last.shape[1:])
+            for layer in network.layers[place + 1 :]:  # pooling, and what some normalise behind it
+                x = layer(x)
             # the dropout between the two does nothing outside of training
-            return cls(keras.Model(shipped.input, last), keras.Model(entry, logits(network.layers[-1](entry))))
+            return cls(keras.Model(shipped.input, last), keras.Model(entry, logits(x)))
         maps = [layer.output for layer in shipped.layers[3:] if len(getattr(layer.output, "shape", ())) == 4]
         if not maps:
             return None

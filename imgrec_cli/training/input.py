@@ -11,6 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from imgrec_cli.config import Config
+from imgrec_cli.dataset import Dataset
+
 Ints = NDArray[np.int64]
 Inputs = NDArray[Any]
 
@@ -18,6 +21,20 @@ Inputs = NDArray[Any]
 def order(seed: int, epoch: int, examples: int) -> Ints:
     """Permutation int64 [examples] of one epoch, the same on every machine."""
     return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(examples)
+
+
+def balanced_order(seed: int, epoch: int, labels: Ints) -> Ints:
+    """Places int64 [N] of the examples of one epoch, as many as there are labels, the same number of each class as far
+    as that goes. Which images of a class come, or how often, follows from the epoch."""
+    random = np.random.Generator(np.random.Philox(key=[seed, epoch]))
+    present = random.permutation(np.unique(labels))
+    quota = np.full(len(present), len(labels) // len(present))
+    quota[: len(labels) % len(present)] += 1
+    chosen = [
+        np.resize(random.permutation(np.flatnonzero(labels == label)), n)
+        for label, n in zip(present, quota, strict=True)
+    ]
+    return random.permutation(np.concatenate(chosen))
 
 
 @dataclass
@@ -29,13 +46,15 @@ class InputClock:
 
 @dataclass(frozen=True)
 class Source:
-    """Training examples: `inputs` [images, …] by row, and the `rows` int64 [N] and `labels` int64 [N] that train."""
+    """Training examples: `inputs` [images, …] by row, and the `rows` int64 [N] and `labels` int64 [N] that train;
+    `balanced` gives every class as many places in an epoch."""
 
     inputs: Inputs
     rows: Ints
     labels: Ints
     batch_size: int
     seed: int
+    balanced: bool = False
 
     @property
     def steps(self) -> int:
@@ -50,7 +69,9 @@ class Source:
         Yields inputs [n, B, …] and labels int32 [n, B] with n ≤ `block`. Gathering many batches in one call is what
         keeps Python out of the way of small models.
         """
-        shuffled = order(self.seed, epoch, len(self.rows))
+        shuffled = (
+            balanced_order(self.seed, epoch, self.labels) if self.balanced else order(self.seed, epoch, len(self.rows))
+        )
         taken = shuffled[first_step * self.batch_size : self.steps * self.batch_size].reshape(-1, self.batch_size)
         for start in range(0, len(taken), block):
             began = time.perf_counter()
@@ -83,6 +104,19 @@ class Source:
         batches = gathered.prefetch(2).unbatch()
         batches = batches.apply(tf.data.experimental.assert_cardinality(self.steps - first_step)).prefetch(block)
         return without_autotuning(batches)
+
+
+def training_source(config: Config, dataset: Dataset, inputs: Inputs) -> Source:
+    """The training examples of a data set as the resolved config samples them, with `inputs` by row."""
+    train = config.train
+    return Source(
+        inputs,
+        dataset.rows("train"),
+        dataset.labels("train"),
+        train.images_per_step,
+        config.seed,
+        train.sampling == "balanced",
+    )
 
 
 def without_autotuning(batches: Any) -> Any:

@@ -1,7 +1,8 @@
 """Config → Keras model: one table from our words to Keras's, with every unit conversion in plain sight."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any, assert_never
 
 import keras
@@ -18,12 +19,17 @@ from imgrec_cli.config import (
     Image,
     Layer,
     LayersModel,
+    Model,
     Pool,
+    Residual,
     Standardize,
+    expanded,
+    projection,
 )
 from imgrec_cli.training.augment import Augment
-from imgrec_cli.training.backbone import backbone, family_scaling, load_pretrained
+from imgrec_cli.training.backbone import backbone, load_pretrained
 from imgrec_cli.training.familiarity import WIDEST_FEATURES, Unfamiliarity
+from imgrec_cli.training.families import family_scaling
 from imgrec_cli.training.runtime import fused_kernels
 
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
@@ -40,61 +46,104 @@ def scaling(image: Image) -> keras.layers.Layer:
     return keras.layers.Rescaling(scale, offset, name="scaling", dtype="float32")
 
 
-def layer(spec: Layer, name: str, dtype: str, *, fused: bool) -> Iterable[keras.layers.Layer]:
-    """The Keras layers of one entry of `model.layers`, with `fused` those that train faster with the same weights."""
-    layers = keras.layers
-    match spec:
-        case Conv():
-            yield layers.Conv2D(
-                spec.filters,
-                spec.kernel,
-                strides=spec.stride,
-                padding=spec.padding,
-                activation=spec.activation,
-                name=name,
-                dtype=dtype,
-            )
-        case Pool(kind="max"):
-            yield layers.MaxPooling2D(spec.size, name=name, dtype=dtype)
-        case Pool():
-            yield layers.AveragePooling2D(spec.size, name=name, dtype=dtype)
-        case GlobalPool(kind="max"):
-            yield layers.GlobalMaxPooling2D(name=name, dtype=dtype)
-        case GlobalPool():
-            yield layers.GlobalAveragePooling2D(name=name, dtype=dtype)
-        case Flatten():
-            yield layers.Flatten(name=name, dtype=dtype)
-        case Dense():
-            yield layers.Dense(spec.units, activation=spec.activation, name=name, dtype=dtype)
-        case Dropout():
-            yield layers.Dropout(spec.rate, name=name, dtype=dtype)
-        case BatchNorm():
-            kernels = fused_kernels() if fused else None
-            yield (kernels or layers).BatchNormalization(momentum=spec.momentum, name=name, dtype=dtype)
-            if spec.activation != "linear":
-                yield layers.Activation(spec.activation, name=f"{name}_{spec.activation}", dtype=dtype)
-        case _:
-            assert_never(spec)
+def network(model: LayersModel, x: Any, dtype: str, *, training: bool) -> Iterator[Any]:
+    """What every layer of `model.layers` gives for the scaled pixels `x`, named by their place.
 
-
-def stack(specs: Sequence[Layer], dtype: str, *, training: bool) -> Iterator[keras.layers.Layer]:
-    """The Keras layers of `model.layers`, named by their place; with `training`, fused and reordered for speed.
-
-    While training, a ReLU before a max pool stands behind it, where there are fewer values to go through: the largest
-    of some values and zero is the same in either order, and so is its gradient, bit for bit. TensorFlow's gradient of
-    ReLU is slow in bfloat16, and so costs a quarter.
+    With `training`, some layers are ours, which train faster with the same weights, and others are reordered: a ReLU
+    before a max pool stands behind it, where there are fewer values to go through. The largest of some values and zero
+    is the same in either order, and so is its gradient, bit for bit. TensorFlow's gradient of ReLU is slow in bfloat16,
+    and so costs a quarter.
     """
+    layers = _Layers(model, dtype, fused_kernels() if training else None)
+    named = expanded(model.layers)
     postponed = False
-    for number, (spec, following) in enumerate(zip(specs, [*specs[1:], None], strict=True), start=1):
-        name = f"{spec.type}_{number}"
+    for (name, spec), (_, following) in zip(named, [*named[1:], ("", None)], strict=True):
         max_pool_follows = isinstance(following, Pool) and following.kind == "max"
         postpone = training and max_pool_follows and isinstance(spec, Conv | BatchNorm) and spec.activation == "relu"
         if postpone:
             spec = spec.model_copy(update={"activation": "linear"})
-        yield from layer(spec, name, dtype, fused=training)
+        x = layers.added(spec, name, x)
         if postponed:
-            yield keras.layers.Activation("relu", name=f"{name}_relu", dtype=dtype)
+            x = keras.layers.Activation("relu", name=f"{name}_relu", dtype=dtype)(x)
+        yield x
         postponed = postpone
+
+
+class _Layers:
+    """Entries of `model.layers` as Keras layers; `kernels` are those that train faster with the same weights."""
+
+    def __init__(self, model: LayersModel, dtype: str, kernels: ModuleType | None) -> None:
+        self.model, self.dtype, self.kernels = model, dtype, kernels
+
+    def added(self, spec: Layer, name: str, x: Any) -> Any:
+        """The output of one more layer, of the residual block that is one or of its Keras layers."""
+        layers = keras.layers
+        dtype: dict[str, Any] = {"dtype": self.dtype}
+        match spec:
+            case Conv():
+                return self._convolution(spec, name, x)
+            case Pool():
+                kind = layers.MaxPooling2D if spec.kind == "max" else layers.AveragePooling2D
+                return kind(spec.size, spec.stride, spec.padding, name=name, **dtype)(x)
+            case GlobalPool():
+                pool = layers.GlobalMaxPooling2D if spec.kind == "max" else layers.GlobalAveragePooling2D
+                return pool(name=name, **dtype)(x)
+            case Flatten():
+                return layers.Flatten(name=name, **dtype)(x)
+            case Dense():
+                options = weight_options(self.model)
+                return layers.Dense(spec.units, spec.activation, name=name, **options, **dtype)(x)
+            case Dropout():
+                return layers.Dropout(spec.rate, name=name, **dtype)(x)
+            case BatchNorm():
+                x = (self.kernels or layers).BatchNormalization(momentum=spec.momentum, name=name, **dtype)(x)
+                return self._activated(spec.activation, name, x)
+            case Residual():
+                return self._residual(spec, name, x)
+        assert_never(spec)
+
+    def _convolution(self, spec: Conv, name: str, x: Any) -> Any:
+        plain = keras.layers.Conv2D(
+            spec.filters,
+            spec.kernel,
+            strides=spec.stride,
+            dilation_rate=spec.dilation,
+            padding=spec.padding,
+            use_bias=spec.bias,
+            activation=spec.activation,
+            name=name,
+            dtype=self.dtype,
+            **weight_options(self.model),
+        )
+        if self.kernels is not None and self.kernels.Conv2D.fits(plain, plain.compute_output_shape(x.shape)):
+            return self.kernels.Conv2D.from_config(plain.get_config())(x)
+        return plain(x)
+
+    def _activated(self, activation: str, name: str, x: Any) -> Any:
+        if activation == "linear":
+            return x
+        return keras.layers.Activation(activation, name=f"{name}_{activation}", dtype=self.dtype)(x)
+
+    def _residual(self, block: Residual, name: str, x: Any) -> Any:
+        inner = x
+        for number, spec in enumerate(block.layers, start=1):
+            inner = self.added(spec, f"{name}_{spec.type}_{number}", inner)
+        for spec in projection(block, x.shape[1:], inner.shape[1:]):
+            x = self.added(spec, f"{name}_projection_{spec.type}", x)
+        if block.activation == "relu" and self.kernels is not None:
+            return self.kernels.AddReLU(name=name, dtype=self.dtype)([inner, x])
+        return self._activated(block.activation, name, keras.layers.Add(name=name, dtype=self.dtype)([inner, x]))
+
+
+def weight_options(model: Model) -> dict[str, Any]:
+    """How the kernel of a layer begins and what it adds to the loss, as arguments of Keras's layers.
+
+    `glorot_…` is Glorot and Bengio 2010, `he_…` He et al. 2015b, both with the variance that their sections derive.
+    """
+    if not isinstance(model, LayersModel):
+        return {}
+    penalty = keras.regularizers.L1L2(model.l1, model.l2) if model.l1 or model.l2 else None
+    return {"kernel_initializer": model.init, "kernel_regularizer": penalty}
 
 
 @dataclass(frozen=True)
@@ -112,24 +161,23 @@ def _graph(config: Config, classes: int, images: Any, dtype: str, *, training: b
 
     With `training` fused layers are used where there are any; what is shipped is plain Keras.
     """
-    last_map = None
+    last_map: Any | None = None
     match config.model:
-        case LayersModel(layers=specs):
-            x = scaling(config.image)(images)
-            for part in stack(specs, dtype, training=training):
-                x = part(x)
-                last_map = x if len(x.shape) == 4 else last_map
+        case LayersModel() as spec:
+            outputs = list(network(spec, scaling(config.image)(images), dtype, training=training))
+            x = outputs[-1]
+            last_map = next((output for output in reversed(outputs) if len(output.shape) == 4), None)
         case BackboneModel() as spec:
-            network = backbone(spec, config.image, dtype, fused=training)
+            published = backbone(spec, config.image, dtype, fused=training)
             if training:
-                load_pretrained(network, spec, config.image)
-            x = network(family_scaling(spec)(images))
+                load_pretrained(published, spec, config.image)
+            x = published(family_scaling(spec)(images))
             if spec.dropout:
                 x = keras.layers.Dropout(spec.dropout, name="dropout", dtype=dtype)(x)
         case _:
             assert_never(config.model)
     # the loss needs logits that are not rounded to 8 bits of mantissa
-    logits = keras.layers.Dense(classes, name="logits", dtype="float32")(x)
+    logits = keras.layers.Dense(classes, name="logits", dtype="float32", **weight_options(config.model))(x)
     return _Graph(logits, x, last_map)
 
 

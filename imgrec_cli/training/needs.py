@@ -4,7 +4,19 @@ import math
 import shutil
 from pathlib import Path
 
-from imgrec_cli.config import Adam, AdamW, BackboneModel, Config, RMSprop, Sgd, layer_table
+from imgrec_cli.config import (
+    Adam,
+    AdamW,
+    BackboneModel,
+    Config,
+    Lion,
+    Muon,
+    RMSprop,
+    Sgd,
+    layer_table,
+    values_of_layers,
+)
+from imgrec_cli.config.shapes import BACKBONES
 from imgrec_cli.errors import DiskSpaceError, InputError
 from imgrec_cli.machine import available_memory_bytes
 from imgrec_cli.progress import Listener, Note, Warn, readable_size
@@ -14,8 +26,6 @@ _FLOAT = 4  # bytes of a weight, in every precision
 # Every value of a layer's output is held for the way back, beside gradients and the buffers of the kernels. Measured
 # peaks of the documents' stacks lie at 1.9 to 2.3 times the outputs; backbones hold fewer of them, 1.0 to 1.1 times.
 _COPIES_OF_OUTPUTS, _COPIES_IN_BACKBONES = 2.5, 1.3
-# Values of all layers' outputs per pixel of the image: counted in keras.applications at 160×160
-_BACKBONE_OUTPUTS = {"mobilenet_v2": 435, "resnet50": 740}
 SAFE_SHARE = 0.8  # of the memory available: others take some meanwhile
 _PROCESS_BYTES = 700e6  # Python with TensorFlow
 
@@ -23,8 +33,10 @@ _PROCESS_BYTES = 700e6  # Python with TensorFlow
 def slots(config: Config) -> int:
     """Numbers that the optimizer keeps per weight, an average of the weights among them."""
     match config.optimizer:
-        case Adam() | AdamW():
+        case Adam() | AdamW() | Muon():  # Muon keeps one for the kernels of dense layers
             kept = 2
+        case Lion():
+            kept = 1
         case Sgd(momentum=momentum):
             kept = 1 if momentum else 0
         case RMSprop(momentum=momentum):
@@ -65,9 +77,10 @@ def memory_bytes(config: Config, classes: int) -> int:
     weights = sum(row.parameters for row in rows)
     if head_is_enough(config):
         return round(_PROCESS_BYTES + _FLOAT * weights)
-    held = _COPIES_OF_OUTPUTS * sum(math.prod(row.output_shape) for row in rows)
+    held = _COPIES_OF_OUTPUTS * values_of_layers(config)
     if isinstance(config.model, BackboneModel):
-        held += _COPIES_IN_BACKBONES * _BACKBONE_OUTPUTS[config.model.name] * math.prod(config.image.size)
+        outputs = BACKBONES[config.model.name, config.model.width].outputs_per_pixel
+        held += _COPIES_IN_BACKBONES * outputs * math.prod(config.image.size)
     size = 2 if config.train.precision == "bfloat16" else 4
     # float32 pixels before and after augmentation
     pixels = 2 * _FLOAT * math.prod(config.image.size) * config.image.channels

@@ -11,6 +11,8 @@ from imgrec_cli.config import (
     Config,
     CosineSchedule,
     ExponentialSchedule,
+    Lion,
+    Muon,
     PlateauSchedule,
     RMSprop,
     Sgd,
@@ -24,11 +26,13 @@ def optimizer(config: Config, steps_per_epoch: int) -> keras.optimizers.Optimize
     spec = config.optimizer
     rate = learning_rate(config, steps_per_epoch)
     kinds: Any = fused_kernels() or keras.optimizers
-    options = {} if config.train.ema is None else {"use_ema": True, "ema_momentum": config.train.ema}
+    options: dict[str, Any] = {"global_clipnorm": spec.clip_norm}
+    if config.train.ema is not None:
+        options |= {"use_ema": True, "ema_momentum": config.train.ema}
 
     def kind(name: str) -> Any:
-        found = getattr(kinds, name)
-        return type(name, (AveragesBeside, found), {}) if options else found
+        found = getattr(kinds, name, None) or getattr(keras.optimizers, name)
+        return type(name, (AveragesBeside, found), {}) if "use_ema" in options else found
 
     match spec:
         case Adam():
@@ -41,6 +45,11 @@ def optimizer(config: Config, steps_per_epoch: int) -> keras.optimizers.Optimize
             return kind("SGD")(rate, momentum=spec.momentum, nesterov=spec.nesterov, **options)
         case RMSprop():
             return kind("RMSprop")(rate, rho=spec.rho, momentum=spec.momentum, **options)
+        case Lion():
+            return kind("Lion")(rate, weight_decay=spec.weight_decay, beta_1=spec.beta_1, beta_2=spec.beta_2, **options)
+        case Muon():
+            decay = {"weight_decay": spec.weight_decay, "adam_weight_decay": spec.weight_decay}
+            return kind("Muon")(rate, momentum=spec.momentum, exclude_layers=["logits"], **decay, **options)
         case _:
             assert_never(spec)
 

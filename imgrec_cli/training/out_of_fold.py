@@ -15,7 +15,9 @@ from imgrec_cli.progress import Advance, Listener
 from imgrec_cli.training.features import frozen_features, head_is_enough, head_model
 from imgrec_cli.training.fit import averaged, compiled, predict_logits, steps_per_execution
 from imgrec_cli.training.input import Source
+from imgrec_cli.training.loss import class_weights
 from imgrec_cli.training.model import training_model
+from imgrec_cli.training.phases import phases
 
 
 def out_of_fold_probabilities(config: Config, dataset: Dataset, number: int, on_event: Listener) -> NDArray[np.float64]:
@@ -25,6 +27,7 @@ def out_of_fold_probabilities(config: Config, dataset: Dataset, number: int, on_
     no score chooses among them, so none of the held-out images has a say in what is asked of it. Raises DataError where
     a class would be missing from the images that a fold trains on.
     """
+    config = phases(config)[0]  # of two phases the short one tells enough
     classes = len(dataset.class_names)
     # every image may train: the features of a frozen backbone are wanted of all
     everything = replace(dataset, examples=tuple(replace(example, split="train") for example in dataset.examples))
@@ -53,7 +56,8 @@ def out_of_fold_probabilities(config: Config, dataset: Dataset, number: int, on_
     batch_size = min(config.train.images_per_step, *map(len, kept_of))
     network = head_model(config, classes, inputs.shape[1]) if only_head else training_model(config, classes)
     steps = min(map(len, kept_of)) // batch_size
-    model = compiled(network, config, min(steps_per_execution(config, classes), steps), steps)
+    weights = class_weights(config.loss, dataset.class_names, labels)
+    model = compiled(network, config, min(steps_per_execution(config, classes), steps), steps, weights)
     # one model for all folds, which is compiled once and begins each as it began the first
     changing = [*model.variables, *model.optimizer.variables]
     start = [np.array(variable) for variable in changing]
@@ -64,7 +68,8 @@ def out_of_fold_probabilities(config: Config, dataset: Dataset, number: int, on_
             continue
         for variable, value in zip(changing, start, strict=True):
             variable.assign(value)
-        source = Source(inputs, rows[kept], labels[kept], batch_size, config.seed)
+        balanced = config.train.sampling == "balanced"
+        source = Source(inputs, rows[kept], labels[kept], batch_size, config.seed, balanced)
         for epoch in range(1, config.train.epochs + 1):
             batches = source.batches(epoch, 0, model.steps_per_execution)
             model.fit(batches, initial_epoch=epoch - 1, epochs=epoch, shuffle=False, verbose=0)

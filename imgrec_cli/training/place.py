@@ -62,6 +62,7 @@ class Plateau:
 class Place:
     """`step` steps of `epoch` are done; epochs count from 1.
 
+    Of the phases of a training this is number `phase`, from 0, and `epochs_before` epochs belong to those before it.
     `trained` are the training loss and accuracy of the epoch once all its steps are done, `over` says that nothing is
     left to train.
     """
@@ -72,6 +73,8 @@ class Place:
     trained: dict[str, float] = field(default_factory=dict)
     plateau: Plateau = field(default_factory=Plateau)
     over: bool = False
+    phase: int = 0
+    epochs_before: int = 0
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Place":
@@ -86,3 +89,8 @@ class Place:
         """Go to the begin of the next epoch, or to the end."""
         self.epoch, self.step, self.trained = self.epoch + 1, 0, {}
         self.over = self.epoch > epochs or out_of_patience(self.best, stopping)
+
+    def next_phase(self) -> None:
+        """Go to the begin of the next phase: what is best stays, patience begins anew."""
+        self.phase, self.epochs_before, self.over = self.phase + 1, self.epoch - 1, False
+        self.best.epochs_since, self.plateau = 0, Plateau()

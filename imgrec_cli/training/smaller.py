@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from imgrec_cli.config import Config, Conv, Dense, LayersModel, layer_table
+from imgrec_cli.config import Config, Conv, Dense, LayersModel, Residual, layer_table
 from imgrec_cli.config.shapes import DoesNotFitError
 from imgrec_cli.dataset import Dataset, load_dataset
 from imgrec_cli.progress import Advance, Listener
@@ -41,9 +41,10 @@ def large_dense(config: Config, classes: int) -> int | None:
     """Place in `model.layers` of the dense layer that holds most parameters; None where none holds a quarter."""
     if not isinstance(config.model, LayersModel):
         return None
-    rows = layer_table(config, classes)[1:-1]
+    parameters_of = {row.name: row.parameters for row in layer_table(config, classes)}
     sizes = [
-        row.parameters if isinstance(layer, Dense) else 0 for row, layer in zip(rows, config.model.layers, strict=True)
+        parameters_of[f"dense_{number}"] if isinstance(layer, Dense) else 0
+        for number, layer in enumerate(config.model.layers, start=1)
     ]
     place = int(np.argmax(sizes))
     return place if sizes[place] > LARGE_SHARE * parameters(config, classes) else None
@@ -143,6 +144,8 @@ def _narrower(layer: Any, width: float) -> Any:
             return layer.model_copy(update={"filters": max(4, round(width * filters))})
         case Dense(units=units):
             return layer.model_copy(update={"units": max(4, round(width * units))})
+        case Residual(layers=layers):
+            return layer.model_copy(update={"layers": tuple(_narrower(inner, width) for inner in layers)})
     return layer
 
 

@@ -24,6 +24,7 @@ from imgrec_cli.training.fit import compiled, step_flop, steps_per_execution
 from imgrec_cli.training.input import Source, without_autotuning
 from imgrec_cli.training.model import training_model
 from imgrec_cli.training.needs import SAFE_SHARE, memory_bytes
+from imgrec_cli.training.phases import phases
 from imgrec_cli.training.runtime import Machine, Precision, out_of_memory_errors
 
 # bfloat16 rounds; it has to be worth something
@@ -55,7 +56,7 @@ def choose_precision(config: Config, classes: int, images: int, machine: Machine
     wanted = DEFAULT_BATCH_SIZE if config.train.batch_size == "auto" else config.train.batch_size
     size = min(wanted, images)
     config = with_batch_size(config, size)
-    steps = images // size * config.train.epochs
+    steps = images // size * phases(config)[-1].train.epochs
     if step_flop(config, classes) * steps / ASSUMED_FLOPS < SHORT_TRAINING_SECONDS:
         return "float32", "a short training needs no more"
     seconds: dict[Precision, float] = {

@@ -27,6 +27,7 @@ class Reporter(keras.callbacks.Callback):
     ) -> None:
         super().__init__()
         self.epoch, self.epochs, self.first_step = place.epoch, epochs, place.step
+        self.epochs_of_phase = epochs - place.epochs_before
         self.steps, self.batch_size = source.steps, source.batch_size
         self.on_event, self.clock = on_event, clock
         self.started = self.last_event = time.perf_counter()
@@ -62,7 +63,7 @@ class Reporter(keras.callbacks.Callback):
         memory = f", peak memory {peak / 1e9:.1f} GB" if (peak := peak_memory_bytes()) else ""
         return (
             f"{self.batch_size / seconds_per_step:,.0f} images/s, {limit}-bound; about {epoch_seconds:.0f} s an epoch, "
-            f"{epoch_seconds * self.epochs:.0f} s for all {self.epochs}{memory}"
+            f"{epoch_seconds * self.epochs_of_phase:.0f} s for all {self.epochs_of_phase}{memory}"
         )
 
 

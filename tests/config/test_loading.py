@@ -52,7 +52,7 @@ train:
         "flowers.yaml:5:40: image.imgsz: unknown key; did you mean size?",
         "flowers.yaml:8:14: augment[0].degrees: must be at most 180, got 500",
         "flowers.yaml:12:14: model.layers[0].type: must be one of conv, pool, global_pool, flatten, dense, dropout, "
-        "batch_norm, got 'convv'; did you mean conv?",
+        "batch_norm, residual, got 'convv'; did you mean conv?",
         "flowers.yaml:16:1: train: is written twice; the first is on line 14, keep one of them",
     ]
     assert caught.value.exit_code == 2
@@ -86,8 +86,8 @@ train:
         ("image: {color: RGB}", "3:16: image.color: must be rgb or gray, got 'RGB'; did you mean rgb?"),
         (
             "train: {early_stopping: {metric: val_acc}}",
-            "3:34: train.early_stopping.metric: must be val/loss or val/accuracy, got 'val_acc'; "
-            "did you mean val/accuracy?",
+            "3:34: train.early_stopping.metric: must be one of val/loss, val/accuracy, val/precision, val/recall, "
+            "val/f1, got 'val_acc'; did you mean val/accuracy?",
         ),
         ("export: {formats: [tflite]}", "3:20: export.formats[0]: must be litert, got 'tflite'; did you mean litert?"),
         (
@@ -98,7 +98,7 @@ train:
         (
             "augment: [{type: RandomFlip}]",
             "3:18: augment[0].type: must be one of rotate, shift, shear, zoom, crop, flip, fill, brightness, contrast, "
-            "channel_shift, got 'RandomFlip'; did you mean flip?",
+            "channel_shift, randaugment, erase, mixup, cutmix, got 'RandomFlip'; did you mean flip?",
         ),
         ("augment: [{flip: horizontal}]", "3:11: augment[0].type: is missing; did you mean type: flip?"),
         # wrong types

@@ -60,7 +60,7 @@ def test_sources_of_images(data: str, told: list[str]) -> None:
         ("[{type: fill, mode: reflect}, {type: zoom, range: [1, 1]}]", []),
         (
             "[{type: flip}, {type: fill, mode: nearest}]",
-            ["augment[1]: fill has nothing to do without rotate, shift, shear or zoom"],
+            ["augment[1]: fill has nothing to do without rotate, shift, shear, zoom or randaugment"],
         ),
         (
             "[{type: shift}, {type: fill, mode: nearest}, {type: fill, mode: reflect}]",
@@ -70,6 +70,12 @@ def test_sources_of_images(data: str, told: list[str]) -> None:
             "[{type: shift}, {type: fill, mode: nearest, value: 9}]",
             ["augment[1].value: is used with mode: constant only, got mode: nearest"],
         ),
+        ("[{type: mixup}, {type: cutmix}, {type: randaugment}, {type: fill, mode: reflect}]", []),
+        (
+            "[{type: mixup, share: 0.6}, {type: cutmix, share: 0.5}]",
+            ["augment[1].share: mixup and cutmix change different pictures: their shares are at most 1 together"],
+        ),
+        ("[{type: erase}, {type: erase}]", ["augment[1]: erase stands here a second time; keep augment[0] or this"]),
     ],
 )
 def test_fill(augment: str, told: list[str]) -> None:
@@ -149,7 +155,7 @@ train: {early_stopping: {patience: x}}
         "data.split: validation and test take 110%, which leaves nothing to train on",
         "image.fit: must be one of stretch, crop, pad, got 5",
         "image.standardize.mean: needs 1 number for image.color: gray, got 2",
-        "augment[0]: fill has nothing to do without rotate, shift, shear or zoom",
+        "augment[0]: fill has nothing to do without rotate, shift, shear, zoom or randaugment",
         "model.layers[0]: a window of 9 by 9 is larger than the 8 by 8 map",
         "optimizer.momentum: must be below 1, got 1",
         "train.early_stopping.patience: expected a whole number, got the text 'x'",

@@ -1,6 +1,7 @@
 """What the documents promise is there: files, commands, keys, versions."""
 
 import re
+import shlex
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -86,3 +87,22 @@ def test_constraints_pin_what_pyproject_allows() -> None:
         wanted = Requirement(text)
         if wanted.name != "imgrec":
             assert pins[canonicalize_name(wanted.name)] in wanted.specifier, text
+
+
+def test_every_command_of_the_articles_page_is_a_config() -> None:
+    from imgrec_cli.config import load_config
+
+    page = (ROOT / "docs" / "from-the-articles.md").read_text(encoding="utf-8")
+    base = "imgrec train configs/document-003.yaml"
+    commands = [
+        found.replace("A ", f"{base} ", 1) if found.startswith("A ") else found
+        for found in re.findall(r"`((?:A|imgrec train) [^`]+)`", page)
+    ]
+    with_a_change = [
+        words for words in map(shlex.split, commands) if "--set" in words and words[2].startswith("configs/")
+    ]
+    assert len(with_a_change) >= 28
+    plain = load_config(ROOT / "configs" / "document-003.yaml")
+    for words in with_a_change:
+        config = load_config(ROOT / words[2], [words[i + 1] for i, word in enumerate(words) if word == "--set"])
+        assert config != plain, words

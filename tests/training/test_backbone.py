@@ -1,41 +1,130 @@
 """Backbones: the facts that are known without Keras, their scaling, fused and frozen forms, and what is refused."""
 
+import math
+
 import numpy as np
 import pytest
 
 from imgrec_cli.config import BackboneModel, Image, load_config
 from imgrec_cli.config.shapes import BACKBONES
-from imgrec_cli.errors import InputError
+from imgrec_cli.errors import ConfigError, InputError
 
 pytestmark = pytest.mark.tf
 
 SMALL = Image(size=(32, 64))
 
 
-def network(name, *, fused=False, dtype="float32", **options):
+def network(name, *, fused=False, dtype="float32", image=SMALL, **options):
     from imgrec_cli.training.backbone import backbone
 
-    return backbone(BackboneModel(type="backbone", name=name, **options), SMALL, dtype, fused=fused)
+    return backbone(BackboneModel(type="backbone", name=name, **options), image, dtype, fused=fused)
 
 
-@pytest.mark.parametrize(("name", "width"), BACKBONES)
+@pytest.mark.parametrize(
+    ("name", "width"),
+    [
+        pytest.param(*key, marks=[pytest.mark.slow] if facts.parameters > 20e6 and key[0] != "resnet50" else [])
+        for key, facts in BACKBONES.items()
+    ],
+)
 def test_facts_are_those_of_the_built_network(name, width):
-    built = network(name, width=width)
-    facts = BACKBONES[name, width]
+    import keras
+
+    from imgrec_cli.training.families import application
+
+    facts, size = BACKBONES[name, width], (85, 101)
+    built = network(name, width=width, image=Image(size=size))
     assert (built.count_params(), built.output_shape[-1]) == (facts.parameters, facts.channels)
-    assert built.layers[-2].output.shape[1:3] == (1, 2)
+    maps = [layer.output.shape for layer in built.layers if len(layer.output.shape) == 4]
+    assert maps[-1][1:3] == tuple(map(facts.side, size))
+    if facts.multiply_adds_per_pixel < 6000:  # the larger ones are counted alike
+        plain = application(BackboneModel(type="backbone", name=name, width=width), Image(size=(224, 224)))
+        counted = values = 0
+        for layer in plain.layers:
+            values += math.prod(layer.output.shape[1:])
+            if isinstance(layer, keras.layers.Conv2D | keras.layers.DepthwiseConv2D):
+                counted += math.prod(layer.kernel.shape) * math.prod(layer.output.shape[1:3])
+        assert facts.multiply_adds_per_pixel == pytest.approx(counted / 224**2, abs=0.6)
+        assert facts.outputs_per_pixel == pytest.approx(values / 224**2, abs=0.6)
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet50"])
+@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet50", "resnet_v2", "xception", "densenet"])
 def test_scaling_is_the_family_s_preprocess_input(name):
     import keras
 
-    from imgrec_cli.training.backbone import family_scaling
+    from imgrec_cli.training.families import family_scaling
 
+    ours = {"resnet_v2": "resnet50_v2", "densenet": "densenet121"}.get(name, name)
     images = np.random.default_rng(0).uniform(0, 255, (2, 4, 5, 3)).astype("float32")
     expected = getattr(keras.applications, name).preprocess_input(images.copy())
-    got = family_scaling(BackboneModel(type="backbone", name=name))(images)
+    got = family_scaling(BackboneModel(type="backbone", name=ours))(images)
     np.testing.assert_allclose(got, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "name", ["mobilenet_v3_small", "efficientnet_v2_b0", "efficientnet_v2_s", "convnext_tiny"], ids=str
+)
+def test_scaling_is_what_the_family_has_inside(name):
+    import keras
+
+    from imgrec_cli.training.families import FAMILIES, application, family_scaling
+
+    keras.utils.set_random_seed(0)
+    spec = BackboneModel(type="backbone", name=name)
+    build = getattr(keras.applications, FAMILIES[name].constructor)
+    whole = build(include_top=False, weights=None, input_shape=(32, 64, 3), pooling="avg")
+    ours = application(spec, SMALL)
+    ours.set_weights(whole.get_weights())
+    images = np.random.default_rng(0).uniform(0, 255, (2, 32, 64, 3)).astype("float32")
+    np.testing.assert_allclose(ours(family_scaling(spec)(images)), whole(images), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "mobilenet_v3_small", "efficientnet_v2_b0", "xception"])
+def test_without_a_network_address_hash_and_folder_of_the_weights_are_told(monkeypatch, tmp_path, name):
+    import keras
+    from keras.src.utils import file_utils
+
+    from imgrec_cli.training import families
+
+    asked = []
+
+    def fetched(name, url, cache_subdir, file_hash=None):
+        asked.append((name, url, cache_subdir, file_hash))
+        raise OSError("there is no network here")
+
+    monkeypatch.setattr(file_utils, "get_file", fetched)
+    monkeypatch.setattr(keras.utils, "get_file", fetched)
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    side = 96 if name == "mobilenet_v2" else 224
+    build = getattr(keras.applications, families.FAMILIES[name].constructor)
+    with pytest.raises(OSError, match="no network"):
+        build(include_top=False, weights="imagenet", input_shape=(side, side, 3))
+    spec = BackboneModel(type="backbone", name=name, weights="imagenet")
+    with pytest.raises(InputError, match="could not be fetched: there is no network here") as caught:
+        families.weights_file(spec, Image(size=(side, side)))
+    theirs, ours = asked
+    assert ours == theirs
+    told = caught.value.hint
+    assert ours[1] in told
+    assert str(tmp_path / "models") in told
+    assert (ours[3] or "Keras knows no hash of it") in told
+
+
+def test_files_and_hashes_stand_in_keras_s_own_code():
+    import inspect
+    import sys
+
+    import keras
+
+    from imgrec_cli.training.families import FAMILIES
+
+    for name, width in BACKBONES:
+        family = FAMILIES[name]
+        code = inspect.getsource(sys.modules[getattr(keras.applications, family.constructor).__module__])
+        if "resnet" in name:
+            code += inspect.getsource(sys.modules[keras.applications.ResNet50.__module__])
+        assert name == "mobilenet_v2" or family.hashes[width] in code
+        assert family.file.partition("/")[0] + "/" in code
 
 
 def test_fused_and_plain_networks_hold_the_same_weights_and_answer_alike():
@@ -110,8 +199,7 @@ def test_which_convolutions_train_with_a_product(options, side, expected):
     from imgrec_cli.training import fused
 
     layer = keras.layers.Conv2D(8, **{"dtype": "mixed_bfloat16", **options})
-    layer(keras.Input((side, side, 5)))
-    assert fused.Conv2D.fits(layer) is expected
+    assert fused.Conv2D.fits(layer, layer(keras.Input((side, side, 5))).shape) is expected
 
 
 def test_a_sum_and_its_relu_in_one_pass_have_the_values_and_gradients_of_two():
@@ -213,3 +301,39 @@ def test_with_augmentation_the_frozen_backbone_sees_every_changed_image(tiny_con
     arrays = checkpoint.read(run.best_checkpoint)[0]["weights"]
     assert len(arrays) > 200
     assert load_config(run.resolved_config_file).model.weights == str(pretrained)
+
+
+def test_the_share_and_the_name_say_which_layers_are_unfrozen():
+    import keras
+
+    from imgrec_cli.config import Unfreeze
+
+    def trainable(**unfreeze):
+        built = network("mobilenet_v2", weights="x", freeze=True, unfreeze=Unfreeze(**unfreeze))
+        assert not any(layer.trainable for layer in built.layers if isinstance(layer, keras.layers.BatchNormalization))
+        return [layer.name for layer in built.layers if layer.trainable and layer.weights]
+
+    assert trainable(from_layer="block_16") == ["block_16_expand", "block_16_depthwise", "block_16_project", "Conv_1"]
+    assert len(trainable()) == 52  # every convolution
+    assert trainable(from_layer="10%") == trainable(from_layer="block_15_project")
+    with pytest.raises(InputError, match=r"model\.unfreeze\.from_layer: mobilenet_v2 has no layer blok_16") as caught:
+        trainable(from_layer="blok_16_expand")
+    assert caught.value.hint == "one of its layers is block_16_expand"
+
+
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [
+        ("unfreeze: {epochs: 3}", "model.unfreeze: is a second phase after a frozen one; set model.freeze: true"),
+        (
+            "freeze: true, unfreeze: {epochs: 3, learning_rate: {type: cosine, peak: 1, warmup: 3 epochs}}",
+            "model.unfreeze.learning_rate.warmup: 3 epochs is the whole training of 3 epochs",
+        ),
+    ],
+)
+def test_a_second_phase_that_cannot_be_is_told(tiny_config, model, told):
+    with pytest.raises(ConfigError) as caught:
+        load_config(
+            tiny_config, ["image={size: [32, 32]}", f"model={{type: backbone, name: resnet50, weights: w.h5, {model}}}"]
+        )
+    assert told in caught.value.message

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from sklearn.metrics import log_loss
+from sklearn.metrics import log_loss, precision_recall_fscore_support
 
 from imgrec_cli.config import EarlyStopping, load_config
 from imgrec_cli.errors import TrainingError
@@ -12,23 +12,27 @@ from imgrec_cli.errors import TrainingError
 pytestmark = pytest.mark.tf
 
 
-def test_loss_and_accuracy_agree_with_scikit_learn():
-    from imgrec_cli.training.fit import loss_and_accuracy
+def test_validation_metrics_agree_with_scikit_learn():
+    from imgrec_cli.training.fit import validation_metrics
 
     generator = np.random.default_rng(0)
     logits, labels = generator.normal(scale=5, size=(100, 4)).astype("float32"), generator.integers(0, 4, 100)
     exponentials = np.exp(logits.astype("float64"))
+    labels[labels == 3] = 0  # a class without examples that is predicted all the same
     expected = log_loss(labels, exponentials / exponentials.sum(axis=1, keepdims=True), labels=range(4))
-    loss, accuracy = loss_and_accuracy(logits, labels)
-    assert loss == pytest.approx(expected, rel=1e-9)
-    assert accuracy == (logits.argmax(axis=1) == labels).mean()
+    found = validation_metrics(logits, labels)
+    assert found["val/loss"] == pytest.approx(expected, rel=1e-9)
+    assert found["val/accuracy"] == (logits.argmax(axis=1) == labels).mean()
+    precision, recall, f1, _ = precision_recall_fscore_support(
+        labels, logits.argmax(axis=1), average="macro", zero_division=0
+    )
+    assert [found["val/precision"], found["val/recall"], found["val/f1"]] == pytest.approx([precision, recall, f1])
 
 
 def test_huge_logits_have_a_finite_loss():
-    from imgrec_cli.training.fit import loss_and_accuracy
+    from imgrec_cli.training.fit import validation_metrics
 
-    loss, _ = loss_and_accuracy(np.array([[1e4, 0.0]], "float32"), np.array([1]))
-    assert loss == pytest.approx(1e4)
+    assert validation_metrics(np.array([[1e4, 0.0]], "float32"), np.array([1]))["val/loss"] == pytest.approx(1e4)
 
 
 def epochs_until_stop(metric, values, *, patience, min_delta=0.0):
@@ -121,3 +125,21 @@ def test_a_loss_that_is_not_finite_stops_with_the_place_and_a_way_out(tiny_confi
     record = list_runs(tmp_path)[0][1]
     assert record["status"] == "failed"
     assert "training diverged" in record["error"]
+
+
+def test_a_metric_of_all_classes_chooses_stops_and_shrinks_the_step(tiny_config, tmp_path):
+    from imgrec_cli.api import train
+
+    run = train(
+        tiny_config,
+        [
+            "train={batch_size: 8, epochs: 4, early_stopping: {metric: val/f1, patience: 2}}",
+            "optimizer={type: sgd, clip_norm: 1.0, learning_rate: {type: plateau, start: 1e-8, metric: val/recall, "
+            "patience: 1, min_delta: 0.5}}",
+        ],
+        runs=tmp_path,
+    )
+    lines = run.read_metrics()
+    best = max(lines, key=lambda line: (line["val/f1"], -line["val/loss"]))
+    assert run.record["best_epoch"] == best["epoch"]
+    assert lines[-1]["lr"] < lines[0]["lr"]

@@ -50,30 +50,132 @@ def test_the_shipped_model_answers_as_the_trained_one():
 
 
 def test_relu_behind_the_max_pool_changes_no_value_and_no_gradient():
+    import keras
     import tensorflow as tf
 
-    from imgrec_cli.training.model import stack
+    from imgrec_cli.config import LayersModel
+    from imgrec_cli.training.model import network
 
-    specs = config_with().model.layers[:2]
+    spec = LayersModel.model_validate({"type": "layers", "layers": LAYERS[:2]})
     x = tf.constant(np.random.default_rng(0).normal(size=(4, 24, 20, 3)).astype("float32"))
     upstream = tf.constant(np.random.default_rng(1).normal(size=(4, 12, 10, 6)).astype("float32"))
     results = []
     for training in (False, True):
-        layers = list(stack(specs, "float32", training=training))
-        for layer, weights in zip(layers, results[0][2] if results else [], strict=False):
-            layer.build(x.shape)
-            layer.set_weights(weights)
+        images = keras.Input((24, 20, 3))
+        built = keras.Model(images, list(network(spec, images, "float32", training=training))[-1])
+        if results:
+            built.set_weights(results[0][2])
         with tf.GradientTape() as tape:
             tape.watch(x)
-            y = x
-            for layer in layers:
-                y = layer(y)
-        gradients = tape.gradient(y, [x, *layers[0].trainable_variables], output_gradients=upstream)
-        results.append((y, gradients, [layers[0].get_weights()]))
-    assert [layer.name for layer in stack(specs, "float32", training=True)] == ["conv_1", "pool_2", "pool_2_relu"]
+            y = built(x)
+        gradients = tape.gradient(y, [x, *built.trainable_variables], output_gradients=upstream)
+        results.append((y, gradients, built.get_weights()))
+    assert [layer.name for layer in built.layers[1:]] == ["conv_1", "pool_2", "pool_2_relu"]
     np.testing.assert_array_equal(results[0][0], results[1][0])
     for ours, plain in zip(results[1][1], results[0][1], strict=True):
         np.testing.assert_array_equal(ours, plain)
+
+
+RESIDUAL = [
+    {"type": "conv", "filters": 6, "padding": "same", "activation": "relu"},
+    {
+        "type": "residual",
+        "layers": [
+            {"type": "conv", "filters": 8, "stride": 2, "padding": "same", "bias": False},
+            {"type": "batch_norm", "activation": "relu"},
+            {"type": "conv", "filters": 8, "padding": "same", "bias": False, "dilation": 1},
+            {"type": "batch_norm"},
+        ],
+    },
+    {"type": "residual", "repeat": 2, "layers": [{"type": "conv", "filters": 8, "kernel": 1}], "activation": "tanh"},
+    {"type": "pool", "kind": "average", "size": 3, "stride": 2, "padding": "same"},
+    {"type": "global_pool"},
+]
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_residual_blocks_train_with_fused_layers_and_ship_as_plain_ones(precision):
+    import keras
+
+    from imgrec_cli.config import layer_table
+    from imgrec_cli.training import fused
+    from imgrec_cli.training.model import shipped_model, training_model
+
+    config = config_with(model={"type": "layers", "layers": RESIDUAL}, train={"precision": precision})
+    trained, shipped = training_model(config, 3), shipped_model(config, 3)
+    kinds = [type(layer) for layer in trained.layers]
+    assert (kinds.count(fused.AddReLU), kinds.count(keras.layers.Add), kinds.count(fused.BatchNormalization)) == (
+        1,
+        2,
+        3,
+    )
+    # two of one pixel in the blocks, that of the projection; the one of 3×3 that is left sees a map of 12×10
+    assert kinds.count(fused.Conv2D) == (3 if precision == "bfloat16" else 0)
+    assert [w.path for w in trained.weights] == [w.path for w in shipped.weights]
+    shipped.set_weights(trained.get_weights())
+    expected = keras.ops.softmax(trained(images(), training=False))
+    np.testing.assert_allclose(shipped(images()), expected, atol=1e-6 if precision == "float32" else 0.02)
+    table = layer_table(config, 3)
+    assert sum(row.parameters for row in table) == shipped.count_params()
+    for row in table[1:-1]:
+        assert shipped.get_layer(row.name).output.shape[1:] == row.output_shape
+
+
+def test_a_residual_block_adds_what_its_layers_make_to_the_map():
+    import keras
+
+    from imgrec_cli.training.model import shipped_model
+
+    config = config_with(model={"type": "layers", "layers": [RESIDUAL[1], {"type": "global_pool"}]})
+    model = shipped_model(config, 3)
+    layer = model.get_layer
+    x = layer("scaling")(images().astype("float32"))
+    inner = layer("residual_1_batch_norm_4")(
+        layer("residual_1_conv_3")(keras.ops.relu(layer("residual_1_batch_norm_2")(layer("residual_1_conv_1")(x))))
+    )
+    around = layer("residual_1_projection_batch_norm")(layer("residual_1_projection_conv")(x))
+    block = keras.Model(model.input, layer("residual_1_relu").output)
+    np.testing.assert_allclose(block(images()), np.maximum(np.array(inner) + np.array(around), 0), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("init", "variance", "bounded"),
+    [
+        ("glorot_uniform", 2 / (900 + 1600), True),
+        ("glorot_normal", 2 / (900 + 1600), False),
+        ("he_uniform", 2 / 900, True),
+        ("he_normal", 2 / 900, False),
+    ],
+)
+def test_kernels_begin_with_the_variance_of_the_formula(init, variance, bounded):
+    import keras
+
+    from imgrec_cli.training.model import shipped_model
+
+    # 3 × 3 × 100 numbers go into each of the second convolution's outputs, and what one of its inputs reaches
+    layers = [{"type": "conv", "filters": 100}, {"type": "conv", "filters": 160}, {"type": "global_pool"}]
+    config = config_with(model={"type": "layers", "layers": [*layers, {"type": "dense", "units": 900}], "init": init})
+    keras.utils.set_random_seed(0)
+    model = shipped_model(config, 1600)
+    fan_in, fan_out = 9 * 100, 9 * 160
+    expected = 2 / (fan_in + fan_out) if init.startswith("glorot") else 2 / fan_in
+    kernel = np.array(model.get_layer("conv_2").kernel)
+    assert kernel.var() == pytest.approx(expected, rel=0.02)
+    last = np.array(model.get_layer("logits").kernel)
+    assert last.var() == pytest.approx(variance, rel=0.02)
+    # uniform numbers end at the square root of three variances
+    assert bool(np.abs(last).max() <= (3 * variance) ** 0.5 * 1.0001) is bounded
+
+
+def test_penalties_are_sums_over_all_kernels():
+    from imgrec_cli.training.model import training_model
+
+    config = config_with(model={"type": "layers", "layers": RESIDUAL, "l1": 0.01, "l2": 0.001})
+    model = training_model(config, 3)
+    kernels = [w.numpy().astype(np.float64) for w in model.trainable_weights if w.path.endswith("kernel")]
+    assert len(kernels) == 7
+    expected = sum(0.01 * np.abs(kernel).sum() + 0.001 * np.square(kernel).sum() for kernel in kernels)
+    assert float(sum(model.losses)) == pytest.approx(expected, rel=1e-5)
 
 
 def test_standardised_pixels_have_mean_0_and_deviation_1():

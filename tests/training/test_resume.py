@@ -16,11 +16,13 @@ from imgrec_cli.rundir import Run, list_runs
 pytestmark = pytest.mark.tf
 
 EVERYTHING = [
-    "augment=[{type: rotate, degrees: 20}, {type: flip}, {type: brightness, range: [0.8, 1.2]}]",
+    "augment=[{type: rotate, degrees: 20}, {type: flip}, {type: brightness, range: [0.8, 1.2]}, {type: randaugment}, "
+    "{type: erase}, {type: mixup}, {type: cutmix}]",
+    "loss={type: focal, label_smoothing: 0.1, class_weights: {circle: 2}}",
     "model.layers=[{type: conv, filters: 4}, {type: batch_norm, activation: relu}, {type: pool}, {type: flatten}, "
     "{type: dropout, rate: 0.3}]",
     "optimizer={type: adamw, learning_rate: {type: cosine, peak: 0.01, warmup: 20%}}",
-    "train={batch_size: 2, epochs: 3, ema: 0.9, precision: float32, early_stopping: {patience: 3}}",
+    "train={batch_size: 2, epochs: 3, ema: 0.9, sampling: balanced, precision: float32, early_stopping: {patience: 3}}",
 ]
 
 
@@ -185,6 +187,63 @@ def test_the_last_layer_of_a_frozen_backbone_goes_on(tiny_config, tmp_path, back
         fit(config, dataset, run, stop, lambda event: stop.asked(signal.SIGTERM) if in_epoch(2, 6)(event) else None)
     again = fit(config, dataset, run, Stop(), lambda event: None)
     assert (again.last_state_sha256, again.best_weights_sha256) == (whole.last_state_sha256, whole.best_weights_sha256)
+
+
+@pytest.mark.parametrize("place", [(1, 6), (2, 12), (3, 6), (4, 12)], ids=str)
+def test_two_phases_go_on(tiny_config, tmp_path, backbone_weights, two_phases, place):
+    run = stopped(tiny_config, two_phase_settings(backbone_weights), tmp_path, in_epoch(*place))
+    assert what_was_learned(resumed(run)) == what_was_learned(two_phases)
+    with pytest.raises(ConfigError, match="a run in two phases keeps their lengths"):
+        resumed(run, "train.epochs=9")
+
+
+def two_phase_settings(weights):
+    return [
+        "image={size: [32, 32], color: rgb}",
+        "augment=[{type: flip}, {type: mixup}]",
+        f"model={{type: backbone, name: mobilenet_v2, weights: '{weights}', freeze: true, dropout: 0.2, "
+        "unfreeze: {from_layer: block_16, epochs: 2, learning_rate: {type: cosine, peak: 1e-3, warmup: 10%}}}",
+        "train={batch_size: 2, epochs: 2, precision: float32, ema: 0.9}",
+    ]
+
+
+@pytest.fixture(scope="module")
+def two_phases(tiny_config, backbone_weights, tmp_path_factory):
+    from imgrec_cli.api import train
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("imgrec_cli.training.fit.MOST_STEPS_PER_EXECUTION", 3)
+        return train(tiny_config, two_phase_settings(backbone_weights), runs=tmp_path_factory.mktemp("phases"))
+
+
+def test_the_second_phase_trains_from_its_layer_on_and_keeps_the_statistics(two_phases, backbone_weights):
+    import keras
+
+    from imgrec_cli.config import load_config
+    from imgrec_cli.training.restored import restored
+
+    lines = two_phases.read_metrics()
+    assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
+    assert [line["lr"] for line in lines[:2]] == pytest.approx([1e-3, 1e-3])
+    # the cosine begins anew with the second phase: half way and at the end of 24 steps, 2 of them to warm up
+    assert lines[2]["lr"] == pytest.approx(1e-3 * (1 + np.cos(np.pi * 10 / 22)) / 2, rel=1e-4)
+    assert lines[3]["lr"] == pytest.approx(0, abs=1e-8)
+    # a phase ends with its best weights: the backbone is the file's before block_16
+    plain = keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(32, 32, 3), pooling="avg")
+    plain.load_weights(backbone_weights)
+    trained = restored(load_config(two_phases.resolved_config_file), 3, two_phases).get_layer("mobilenet_v2")
+    changed = {
+        layer.name
+        for layer in trained.layers
+        if layer.weights
+        and any(
+            (a != b).any() for a, b in zip(layer.get_weights(), plain.get_layer(layer.name).get_weights(), strict=True)
+        )
+    }
+    if two_phases.record["best_epoch"] > 2:
+        assert changed == {"block_16_expand", "block_16_depthwise", "block_16_project", "Conv_1"}
+    else:
+        assert not changed
 
 
 @pytest.fixture(scope="session")

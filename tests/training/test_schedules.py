@@ -84,7 +84,7 @@ def test_schedules_that_cannot_be_followed_are_told(tiny_config, schedule, messa
     assert message in caught.value.message
 
 
-@pytest.mark.parametrize("kind", ["adam", "adamw", "sgd", "rmsprop"])
+@pytest.mark.parametrize("kind", ["adam", "adamw", "sgd", "rmsprop", "lion", "muon"])
 def test_averages_follow_the_weights_and_leave_them_alone(tiny_config, kind):
     import keras
 
@@ -113,3 +113,41 @@ def test_averages_follow_the_weights_and_leave_them_alone(tiny_config, kind):
         assert not np.array_equal(np.array(model.trainable_variables[0]), before[0])
     for variable, value in zip(model.trainable_variables, before, strict=True):
         np.testing.assert_array_equal(np.array(variable), value)
+
+
+def test_a_long_gradient_is_shortened_and_a_short_one_is_not(tiny_config):
+    import keras
+
+    from imgrec_cli.training.optimize import optimizer
+
+    config = load_config(tiny_config, ["optimizer={type: sgd, learning_rate: 1.0, clip_norm: 2.0}"])
+    for length, expected in ((10.0, 2.0), (1.0, 1.0)):
+        weights = [keras.Variable(np.zeros(2)), keras.Variable(np.zeros(1))]
+        gradients = [np.array([3.0, 0.0]) / 5 * length, np.array([4.0]) / 5 * length]
+        optimizer(config, 1).apply(list(map(keras.ops.convert_to_tensor, gradients)), weights)
+        moved = np.concatenate([-np.array(weight) for weight in weights])
+        np.testing.assert_allclose(moved, expected * np.array([0.6, 0, 0.8]), rtol=1e-5)
+
+
+def test_lion_and_muon_step_as_their_papers_say(tiny_config):
+    import keras
+
+    from imgrec_cli.training.optimize import optimizer
+
+    generator = np.random.default_rng(0)
+    start, gradients = generator.normal(size=(6, 4)), generator.normal(size=(3, 6, 4))
+    config = load_config(tiny_config, ["optimizer={type: lion, learning_rate: 0.01, weight_decay: 0.1}"])
+    weight, lion = keras.Variable(start, dtype="float32"), optimizer(config, 1)
+    expected, mean = start.copy(), np.zeros((6, 4))
+    for gradient in gradients:  # Chen et al. 2023, algorithm 2
+        lion.apply([keras.ops.convert_to_tensor(gradient, "float32")], [weight])
+        expected = expected - 0.01 * (np.sign(0.9 * mean + 0.1 * gradient) + 0.1 * expected)
+        mean = 0.99 * mean + 0.01 * gradient
+    np.testing.assert_allclose(np.array(weight), expected, atol=1e-4)
+
+    config = load_config(tiny_config, ["optimizer={type: muon, learning_rate: 0.01, weight_decay: 0}"])
+    weight, muon = keras.Variable(start, dtype="float32", name="kernel"), optimizer(config, 1)
+    muon.apply([keras.ops.convert_to_tensor(gradients[0], "float32")], [weight])
+    # the step is nearly orthogonal: its singular values lie about 1, times Liu et al.'s 0.2 √(longer side)
+    step = (start - np.array(weight)) / (0.01 * 0.2 * 6**0.5)
+    assert np.abs(np.linalg.svd(step, compute_uv=False) - 1).max() < 0.35
