@@ -54,16 +54,25 @@ def write_augmented(config: Config, dataset: Dataset, run: Run) -> None:
 
 
 def learn_familiar(
-    config: Config, dataset: Dataset, shipped: keras.Model, on_event: Listener
+    config: Config,
+    dataset: Dataset,
+    shipped: keras.Model,
+    on_event: Listener,
+    known: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32] | None:
     """Let the model to ship know what training images look like, and return their features float32 [N, d].
 
-    N images are looked at (`familiarity.sample`). None, and nothing is done, where the model has no features.
+    N images are looked at (`familiarity.sample`); `known` are features that were computed before, by row of the pack.
+    None, and nothing is done, where the model has no features.
     """
     if len(shipped.outputs) < 2:
         return None
     positions = sample(config, dataset, "train")
-    features, logits = features_of(shipped, dataset, "train", positions, on_event)
+    if known is None:
+        features, logits = features_of(shipped, dataset, "train", positions, on_event)
+    else:
+        features = known[dataset.rows("train")[positions]]
+        logits = np.asarray(shipped.get_layer("logits")(features))
     shipped.get_layer("unfamiliarity").learn(features, logits, dataset.labels("train")[positions])
     return features
 

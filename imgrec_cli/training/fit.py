@@ -137,12 +137,16 @@ def averaged(model: keras.Model) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A model with its best weights, the epoch that they are of, and the bits (SHA-256) that training ended with."""
+    """A model with its best weights, the epoch that they are of, and the bits (SHA-256) that training ended with.
+
+    `features` are those of `frozen_features`, where only the last layer was trained.
+    """
 
     model: keras.Model
     best_epoch: int
     best_weights_sha256: str
     last_state_sha256: str
+    features: NDArray[np.float32] | None
 
 
 class Saver:
@@ -225,6 +229,7 @@ def fit(config: Config, dataset: Dataset, run: Run, stop: Stop, on_event: Listen
         saver.place.best.epoch,
         checkpoint.digest(saver.best),
         state,
+        inputs if only_head else None,
     )
 
 
