@@ -21,6 +21,7 @@ WIDTHS = (32, 24, 16)  # filters of the first block, doubled in the next ones
 IMAGES_SEEN = 80_000  # in all epochs together: about 2,500 steps of 32
 BATCH_SIZES = (32, 16)  # the largest that leaves an epoch STEPS steps, else 8: few images need many small steps
 STEPS = 30
+FEW_TO_VALIDATE = 500  # images, below which accuracy moves in steps too coarse to choose an epoch by
 STEP_SECONDS = 0.005  # that a step takes beside its arithmetic
 EPOCHS = (15, 80)  # at least and at most, whatever the number of images
 SMALL = 40  # pixels, up to which pictures are taken as they are
@@ -211,7 +212,16 @@ train:
   # about {_minutes(plan.minutes)} on this machine ({machine}) by an estimate; imgrec bench THIS_FILE measures.
   # The fewer the images, the more epochs; size, filters and epochs are what {minutes:g} minutes allow (--minutes)
   epochs: {plan.epochs}
-{ema}"""
+{ema}{_chosen_by(look, plan)}"""
+
+
+def _chosen_by(look: FirstLook, plan: _Plan) -> str:
+    if "validation" in look.given or 0.15 * look.images >= FEW_TO_VALIDATE:
+        return ""
+    return (
+        "  # with few validation images their loss tells better than their accuracy which epoch is the best\n"
+        f"  early_stopping: {{metric: val/loss, patience: {max(5, plan.epochs // 2)}}}\n"
+    )
 
 
 def _why_batch(size: int) -> str:

@@ -128,6 +128,8 @@ def test_few_images_get_more_epochs(tmp_path: Path) -> None:
     draw(tmp_path / "more", {"ant": 1000, "bee": 1000}, "L", (12, 12))
     few, more = (written(tmp_path / name)[1].train for name in ("few", "more"))
     assert (few.epochs, few.batch_size) == (80, 8)
+    assert few.early_stopping is not None
+    assert few.early_stopping.metric == "val/loss"
     assert (more.epochs, more.batch_size) == (57, 32)
 
 
