@@ -162,7 +162,7 @@ def _training_plots(facts: Facts) -> list[Plot]:
         )
 
     return [
-        plot("Loss", "cross-entropy", {"training": "train/loss", "validation": "val/loss"}),
+        plot("Loss", "loss", {"training": "train/loss", "validation": "val/loss"}),
         plot("Accuracy", "accuracy", {"training": "train/accuracy", "validation": "val/accuracy"}, shares=True),
         plot("Learning rate", "learning rate", {"learning rate": "lr"}),
         plot("Speed", "images/s", {"images/s": "images_per_second"}),

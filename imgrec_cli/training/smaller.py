@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from imgrec_cli.config import Config, Conv, Dense, LayersModel, Residual, layer_table
+from imgrec_cli.config import Config, Conv, Cutmix, Dense, LayersModel, Mixup, Residual, layer_table
 from imgrec_cli.config.shapes import DoesNotFitError
 from imgrec_cli.dataset import Dataset, load_dataset
 from imgrec_cli.progress import Advance, Listener
@@ -156,7 +156,7 @@ def distilled(teacher: Trained, student: Config, on_event: Listener, start: Trai
     the beginning for as many as the teacher did. The epoch with the best validation accuracy is kept.
     """
     classes = len(teacher.dataset.class_names)
-    dataset = teacher.dataset
+    dataset, student = teacher.dataset, without_mixing(student)
     if student.image.size != teacher.config.image.size:
         dataset = load_dataset(student.data, student.image, student.seed, on_event)
     logits = np.log(np.maximum(_teacher_answers(teacher, on_event), 1e-30)) / SOFTENING
@@ -196,6 +196,12 @@ def distilled(teacher: Trained, student: Config, on_event: Listener, start: Trai
     shipped = shipped_model(student, classes)
     shipped.set_weights(whole.get_weights())
     return Trained.of(student, dataset, shipped, on_event)
+
+
+def without_mixing(config: Config) -> Config:
+    """The config without the steps that mix pictures: the teacher answers for each picture by itself."""
+    kept = tuple(step for step in config.augment if not isinstance(step, Mixup | Cutmix))
+    return config.model_copy(update={"augment": kept})
 
 
 def replace_pixels(dataset: Dataset, inputs: Any) -> Dataset:

@@ -144,3 +144,10 @@ def test_what_is_no_size_is_said():
 
     with pytest.raises(InputError, match="--max-size much: not a size"):
         _bytes("much")
+
+
+def test_a_student_sees_no_mixed_pictures_since_its_teacher_answers_single_ones(tiny_config):
+    from imgrec_cli.training.smaller import without_mixing
+
+    config = load_config(tiny_config, ["augment=[{type: flip}, {type: mixup}, {type: erase}, {type: cutmix}]"])
+    assert [step.type for step in without_mixing(config).augment] == ["flip", "erase"]
