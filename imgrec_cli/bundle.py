@@ -24,6 +24,9 @@ MODEL = "model.tflite"
 SELFTEST = "selftest.npz"
 # a probability may differ from the reference by less than this
 LARGEST_GAP = 1e-3
+# Of unfamiliarity, in deviations of the training images. It subtracts nearly equal numbers, so float32 keeps fewer of
+# its digits; a fiftieth of a deviation moves no image that anybody would call unfamiliar.
+LARGEST_UNFAMILIARITY_GAP = 0.02
 # and that of a model in reduced precision by less than this from what it answered where it was made: other processors
 # round differently
 LARGEST_ROUNDING_GAP = 0.05
@@ -76,7 +79,8 @@ class FileRecord:
 class Parity:
     """How the exported model's answers compare with those of the trained weights in Keras at float32.
 
-    Measured on the `images` of the validation split. `largest_gap` is the largest difference of any output,
+    Measured on the `images` of the validation split. `largest_gap` is the largest difference of a probability,
+    `unfamiliarity_gap` that of unfamiliarity (relative above 1; None where there is none or where it is not judged),
     `disagreements` the number of labels that differ, and `precision_changes` the number that differ between training's
     own precision and float32. `accuracy` is that of the exported model, `reference_accuracy` that of the weights in
     Keras, `milliseconds` the time of one image on the machine that exported.
@@ -89,6 +93,7 @@ class Parity:
     accuracy: float | None = None
     reference_accuracy: float | None = None
     milliseconds: float | None = None
+    unfamiliarity_gap: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

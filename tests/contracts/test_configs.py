@@ -15,6 +15,7 @@ PARAMETERS = {  # with ten classes
     "document-003": 121_930,
     "document-004": 93_322,
 }
+RECIPES = ("fashion-mnist", "cifar10", "photos-from-scratch", "photos-transfer")
 # Trainable parameters with as many classes as published: torchvision's pages of its models, which have those of the
 # papers; ResNet-20 by the formula of He et al. 2015, section 4.2 (0.27 million), and option B's projections
 NETWORKS = {
@@ -32,8 +33,13 @@ def test_every_shipped_config_loads(path: Path) -> None:
 
 
 def test_the_set_of_configs() -> None:
-    assert {path.stem for path in CONFIGS.glob("*.yaml")} == {"quickstart", *PARAMETERS}
+    assert {path.stem for path in CONFIGS.glob("*.yaml")} == {"quickstart", *PARAMETERS, *RECIPES}
     assert {path.stem for path in CONFIGS.glob("networks/*.yaml")} == set(NETWORKS)
+
+
+def test_the_recipe_of_fashion_mnist_has_fewer_than_100_000_parameters() -> None:
+    config = load_config(CONFIGS / "fashion-mnist.yaml")
+    assert sum(row.parameters for row in layer_table(config, 10)) < 100_000
 
 
 @pytest.mark.parametrize("name", PARAMETERS)

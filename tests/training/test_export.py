@@ -214,6 +214,18 @@ def test_reduced_precision_may_lose_so_much(parity, message):
         check_parity("litert-int8", parity, 0.01)
 
 
+def test_full_precision_may_differ_by_rounding_alone():
+    from imgrec_cli.training.export import check_parity
+
+    check_parity("litert", Parity(200, 9e-4, 0, 0, unfamiliarity_gap=0.019), 0.01)
+    with pytest.raises(ParityError, match=r"differs from the trained one by 0\.001 in a probability"):
+        check_parity("litert", Parity(200, 1e-3, 0, 0, unfamiliarity_gap=0.0), 0.01)
+    with pytest.raises(
+        ParityError, match=r"by 0\.021 in unfamiliarity on 200 validation images, allowed is less than 0\.02"
+    ):
+        check_parity("litert", Parity(200, 0.0, 0, 0, unfamiliarity_gap=0.021), 0.01)
+
+
 def test_reduced_precision_may_lose_one_image_of_few():
     from imgrec_cli.training.export import check_parity
 
