@@ -1,6 +1,6 @@
 """Every config of `configs/`, trained for a few epochs on its sample, to every format: does it pass, how large is it?
 
-Command: python benchmarks/exports.py [CONFIG …] [--epochs 3] [--to FORMAT …]
+Command: python benchmarks/exports.py [CONFIG …] [--epochs 3] [--to FORMAT …] [--set KEY=VALUE …]
 Prints one row per config and format: same labels as Keras, largest gap, accuracy, size, time of an image; exit code 4
 where one does not pass. Needs the extras train and onnx; tflite-micro judges the last format where it is installed.
 """
@@ -21,6 +21,7 @@ def main() -> int:
     parser.add_argument("configs", nargs="*", default=sorted(path.stem for path in CONFIGS.glob("*.yaml")))
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--to", action="append", default=[])
+    parser.add_argument("--set", action="append", default=[], help="such as model.weights=FILE.h5, without a network")
     asked = parser.parse_args()
     print("| config | format | same label | largest gap | accuracy | Keras | size | one image |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
@@ -29,6 +30,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as folder:
             # without augmentation a few epochs teach something
             words = ("--set", f"train.epochs={asked.epochs}", "--set", "augment=[]", "--quiet")
+            words += tuple(word for value in asked.set for word in ("--set", value))
             train = [*IMGREC, "train", CONFIGS / f"{name}.yaml", *words]
             subprocess.run(train, cwd=folder, check=True, stdout=subprocess.DEVNULL)
             (run,) = (Path(folder) / "runs").iterdir()
