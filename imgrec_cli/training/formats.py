@@ -59,16 +59,23 @@ def write_model(target: str, config: Config, model: keras.Model, folder: Path, p
 def plain_model(shipped: keras.Model, dtype: str) -> keras.Model:
     """The shipped model of Keras's own layers alone: images of `dtype`, 0 to 255 → probabilities, the same weights."""
     images = keras.Input(shipped.input_shape[1:], dtype=dtype, name="images")
-    x: Any = images
+    made: dict[int, Any] = {id(shipped.inputs[0]): images}  # by the tensors of `shipped`, those of the plain model
     for layer in shipped.layers[1:]:
+        # a layer that other models share has been called in them too
+        node = next(node for node in layer._inbound_nodes if all(id(tensor) in made for tensor in node.input_tensors))
+        given = [made[id(tensor)] for tensor in node.input_tensors]
+        x = given if len(given) > 1 else given[0]
         if layer.name == "pixels":
             # nothing but the cast to float
             x = keras.layers.Rescaling(1.0, name="pixels", dtype="float32")(images)
         elif isinstance(layer, CaffeScaling):
             x = _caffe_scaling(x)
-        elif layer.name not in ("features", "unfamiliarity"):
+        elif layer.name == "unfamiliarity":
+            continue
+        elif layer.name != "features":
             x = layer(x)
-    return keras.Model(images, x, name="shipped")
+        made[id(node.outputs[0])] = x
+    return keras.Model(images, made[id(shipped.outputs[0])], name="shipped")
 
 
 def _caffe_scaling(images: Any) -> Any:

@@ -54,6 +54,23 @@ def test_the_file_agrees_with_keras_on_every_label(name, tmp_path):
     np.testing.assert_array_equal(answered.argmax(axis=1), expected.argmax(axis=1))
 
 
+@pytest.mark.parametrize("name", ["document-003", "fashion-mnist", "networks/resnet-20"])
+def test_a_model_of_plain_layers_answers_alike_also_with_shortcuts(name, tmp_path):
+    import keras
+
+    from imgrec_cli.training.formats import write_model
+    from imgrec_cli.training.model import shipped_model
+
+    config = load_config(ROOT / "configs" / f"{name}.yaml", ["image.standardize=off"])
+    spec = PixelSpec(config.image.size, config.image.color, config.image.fit)
+    pixels = np.stack([load_pixels(path, spec) for path in IMAGES])
+    model = shipped_model(config, 10, unfamiliarity=True)
+    write_model("keras", config, model, tmp_path, pixels)
+    plain = keras.saving.load_model(tmp_path / TARGETS["keras"].model, safe_mode=True)
+    expected = np.asarray(model.predict_on_batch(pixels)[0])
+    np.testing.assert_allclose(np.asarray(plain.predict_on_batch(pixels)), expected, rtol=0, atol=1e-6)
+
+
 @pytest.fixture(scope="module")
 def exported(tiny_run, tmp_path_factory):
     """A copy of the tiny run, and what was exported of it by target."""
