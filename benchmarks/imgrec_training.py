@@ -11,7 +11,7 @@ from typing import Any
 import contestant
 import numpy as np
 
-from imgrec_cli import api
+from imgrec_cli.api.preparing import prepared
 from imgrec_cli.config import load_config
 from imgrec_cli.errors import ConfigError
 from imgrec_cli.progress import ignore
@@ -30,7 +30,7 @@ def main() -> None:
         config = load_config(arguments.config, [*arguments.set, *same_precision])
     except ConfigError as error:
         contestant.skip(f"imgrec refuses the config: {error}")
-    dataset, config = api._prepare(config, ignore)
+    dataset, config = prepared(config, ignore)
     chosen.write_text(config.train.precision)
 
     # what follows is `training.fit`, an epoch at a time

@@ -62,9 +62,9 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def command(config: Path | None, overrides: Sequence[str], resume: Path | None = None) -> str:
-    """What was typed, or would have been, with the home folder as `~`."""
-    words = ["imgrec", "train", *([str(config)] if config else []), *(["--resume", str(resume)] if resume else [])]
+def command(config: Path | None, overrides: Sequence[str], options: Sequence[str] = ()) -> str:
+    """What was typed, or would have been, with the home folder as `~`; `options` are words such as `--seeds`, `3`."""
+    words = ["imgrec", "train", *([str(config)] if config else []), *options]
     words += [part for setting in overrides for part in ("--set", setting)]
     return without_home(shlex.join(words))
 

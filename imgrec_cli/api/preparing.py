@@ -1,0 +1,129 @@
+"""Before a training: the images are listed and read, the backend is started, every `auto` is resolved."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from imgrec_cli.errors import InputError
+from imgrec_cli.origin import refuse_other_images
+from imgrec_cli.progress import Listener, Note
+from imgrec_cli.rundir import RecordedExample, Run, write_csv, write_json, write_text
+
+if TYPE_CHECKING:
+    from imgrec_cli.config import Config
+    from imgrec_cli.dataset import Dataset, Listing
+    from imgrec_cli.training.runtime import Machine
+
+
+def loaded_config(given: "Config | Path | str", overrides: Sequence[str]) -> "tuple[Config, Path | None]":
+    """A config, and the path of its file where it was given as one."""
+    from imgrec_cli.config import Config, load_config
+
+    if not isinstance(given, Config):
+        return load_config(Path(given), overrides), Path(given)
+    if overrides:
+        raise InputError("overrides belong to a config file", "give them to load_config, or give the file's path")
+    return given, None
+
+
+def prepared(config: "Config", on_event: Listener) -> "tuple[Dataset, Config]":
+    """The images, and the config with every `auto` resolved, outside of a run."""
+    listing, machine, config = set_up(config, on_event)
+    return loaded_images(config, listing, machine, None, on_event)
+
+
+def set_up(config: "Config", on_event: Listener, listing: "Listing | None" = None) -> "tuple[Listing, Machine, Config]":
+    """List the images, start the backend, and resolve every `auto` that the machine decides; the first thing said is
+    device and precision."""
+    from imgrec_cli.config import BackboneModel, check_class_names, check_weights
+    from imgrec_cli.dataset import scan
+    from imgrec_cli.training import runtime
+
+    listing = scan(config.data) if listing is None else listing
+    check_weights(config)
+    check_class_names(config, listing.class_names)
+    machine = runtime.start(config.runtime)
+    from imgrec_cli.training.families import weights_file
+    from imgrec_cli.training.speed import choose_batch_size, choose_precision
+
+    if isinstance(config.model, BackboneModel):
+        weights_file(config.model, config.image)  # a download, or why there is none, comes before all else
+
+    classes = len(listing.class_names)
+    images = sum(example.split == "train" for example in listing.examples)
+    precision, reason = choose_precision(config, classes, images, machine)
+    config = config.model_copy(
+        update={
+            "train": config.train.model_copy(update={"precision": precision}),
+            "runtime": config.runtime.model_copy(
+                update={
+                    "device": machine.device,
+                    "threads": machine.threads,
+                    "backend": machine.backend,
+                    "deterministic": machine.deterministic,
+                }
+            ),
+        }
+    )
+    first_line = f"{machine.name}, {precision} ({reason}), Keras on {machine.backend}"
+    on_event(Note("; ".join([first_line, *machine.warnings])))
+    return listing, machine, choose_batch_size(config, classes, images, on_event)
+
+
+def loaded_images(
+    config: "Config",
+    listing: "Listing",
+    machine: "Machine",
+    run: Run | None,
+    on_event: Listener,
+    dataset: "Dataset | None" = None,
+) -> "tuple[Dataset, Config]":
+    """Read the images, resolve what they decide, and record both in the run; a run that has them recorded is held to
+    them. Raises what says before the start that disk or memory will not do."""
+    from imgrec_cli.config import Standardize, resolved_yaml
+    from imgrec_cli.dataset import load_dataset
+
+    if dataset is None:
+        dataset = load_dataset(config.data, config.image, config.seed, on_event, listing=listing)
+    image = config.image.model_copy(update={"range": dataset.spec.range})
+    if config.image.standardize == "auto":
+        mean, deviation = dataset.pixel_statistics()
+        image = image.model_copy(update={"standardize": Standardize(mean=mean, deviation=deviation)})
+    batch_size = min(config.train.images_per_step, len(dataset.rows("train")))
+    train = config.train.model_copy(update={"batch_size": batch_size})
+    config = config.model_copy(update={"image": image, "train": train})
+    if run is not None:
+        from imgrec_cli.training.needs import check_disk, check_memory
+
+        check_disk(config, len(dataset.class_names), run.folder, on_event)
+        if machine.device == "cpu":
+            check_memory(config, len(dataset.class_names), on_event)
+        if "data" in run.record:
+            refuse_other_images(run, _recorded(dataset))
+        else:
+            write_text(run.resolved_config_file, resolved_yaml(config, run.folder))
+            _record_images(run, dataset)
+    return dataset, config
+
+
+def _recorded(dataset: "Dataset") -> list[RecordedExample]:
+    return [
+        RecordedExample(e.split, dataset.class_names[e.label], e.path, e.file, dataset.digest(e))
+        for e in dataset.examples
+    ]
+
+
+def _record_images(run: Run, dataset: "Dataset") -> None:
+    run.write_examples(_recorded(dataset))
+    if dataset.skipped:
+        write_csv(run.skipped_file, ("path", "reason"), ((s.path, s.reason) for s in dataset.skipped))
+    run.audit_file.parent.mkdir(exist_ok=True)
+    write_json(run.audit_file, [finding.as_dict(dataset.found_names) for finding in dataset.findings])
+    run.update_record(
+        data={
+            "fingerprint": dataset.fingerprint,
+            "class_names": list(dataset.class_names),
+            "images": {split: len(dataset.rows(split)) for split in ("train", "validation", "test")},
+            "skipped": len(dataset.skipped),
+        }
+    )
