@@ -45,6 +45,8 @@ def start(runtime: Runtime) -> Machine:
         if importlib.util.find_spec(package) is None:
             raise MissingExtraError(f"training needs {package}, which is not installed", install_command(extra))
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # it warns of functions that are traced again and again, which every new model does
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     threads = available_cores() if runtime.threads == "auto" else runtime.threads
     loaded = sys.modules.get("keras")
     if loaded is not None and loaded.backend.backend() != backend:
@@ -196,8 +198,6 @@ def forget_models() -> None:
     """Let go of what Keras keeps of the models of this process, before another one is trained in it."""
     import keras
 
-    # it warns of functions that are traced again and again, which every new model does
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     keras.utils.clear_session()
 
 
