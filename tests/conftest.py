@@ -1,5 +1,6 @@
 """What several tests share: a cache of their own, a tiny data set that is drawn, and a run trained on it once."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -32,6 +33,37 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         folder = tmp_path_factory.mktemp("cache")
         patch.setenv("IMGREC_CACHE", str(folder))
         yield folder
+
+
+# Python loads a module of this name by itself at start; an audit hook sees every socket of Python code in the process,
+# and also writes down attempts whose error somebody swallows.
+GUARD = """\
+import os, sys
+
+def refuse(event, arguments):
+    if event in {"socket.connect", "socket.sendto", "socket.sendmsg", "socket.getaddrinfo", "socket.gethostbyname"}:
+        with open(os.environ["REFUSED"], "a") as record:
+            record.write(f"{event} {arguments[-1:]!r}\\n")
+        raise OSError(f"refused by the test: {event}")
+    if event == "import" and arguments[0].split(".")[0] in os.environ.get("NOT_INSTALLED", "").split():
+        raise ImportError(f"refused by the test: {arguments[0]}")
+
+sys.addaudithook(refuse)
+"""
+
+
+@pytest.fixture(scope="session")
+def sockets_refused() -> Callable[[Path], dict[str, str]]:
+    """Gives the environment for Python processes that cannot connect: a guard is written into `folder`, and what they
+    try into its `attempts.txt`. Packages named in NOT_INSTALLED cannot be imported there either."""
+
+    def environment(folder: Path) -> dict[str, str]:
+        (folder / "guard").mkdir()
+        (folder / "guard" / "sitecustomize.py").write_text(GUARD, encoding="utf-8")
+        paths = [str(folder / "guard"), *filter(None, [os.environ.get("PYTHONPATH")])]
+        return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "REFUSED": str(folder / "attempts.txt")}
+
+    return environment
 
 
 @pytest.fixture(scope="session")

@@ -73,7 +73,7 @@ def audit(found: Collection, splits: Mapping[int, Split], data: "Data") -> list[
         *_unreadable(used, facts, data),
         *_leaks(listing, facts, found.corrected.excluded),
         *_same_picture(readable, listing, facts),
-        *_near(found, readable, splits),
+        *_near(found, readable, splits, data),
         *_series(readable, found, splits, data),
         *_shapes(readable, facts),
         *_wrong_extension(readable, listing, facts),
@@ -166,7 +166,7 @@ def _same_picture(places: list[int], listing: Listing, facts: list[Facts]) -> li
     return found
 
 
-def _near(found: Collection, places: list[int], splits: Mapping[int, Split]) -> list[Finding]:
+def _near(found: Collection, places: list[int], splits: Mapping[int, Split], data: "Data") -> list[Finding]:
     """Groups of pictures that differ by little, apart from those that are equal."""
     listing, facts = found.listing, found.facts
     used = set(places)
@@ -191,9 +191,13 @@ def _near(found: Collection, places: list[int], splits: Mapping[int, Split]) -> 
         "near_leak": "almost the same picture in two splits",
         "near_duplicate": "almost the same picture twice",
     }
-    fix = "look at them on the sheet, and exclude the copy"
+    fixes = dict.fromkeys(words, "look at them on the sheet, and exclude the copy")
+    # not between two folders that were given: imgrec's own split can be told to keep them together
+    if any(listing.examples[left].split == listing.examples[right].split for left, right in kinds["near_leak"]):
+        fixes["near_leak"] += "; or keep on one side what has one name: "
+        fixes["near_leak"] += "widen data.group" if data.group else _GROUP_FIX
     return [
-        Finding(kind, "warning", f"{_count(len(kinds[kind]), 'pair')} of {text}", fix, tuple(kinds[kind]))
+        Finding(kind, "warning", f"{_count(len(kinds[kind]), 'pair')} of {text}", fixes[kind], tuple(kinds[kind]))
         for kind, text in words.items()
         if kinds[kind]
     ]

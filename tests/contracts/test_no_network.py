@@ -1,37 +1,19 @@
 """imgrec opens no connection: train, evaluate and predict do their work in a process whose sockets are refused."""
 
-import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-# Python loads a module of this name by itself at start; an audit hook sees every socket of Python code in the process,
-# and also writes down attempts whose error somebody swallows.
-GUARD = """\
-import os, sys
-
-def refuse(event, arguments):
-    if event in {"socket.connect", "socket.sendto", "socket.sendmsg", "socket.getaddrinfo", "socket.gethostbyname"}:
-        with open(os.environ["REFUSED"], "a") as record:
-            record.write(f"{event} {arguments[-1:]!r}\\n")
-        raise OSError(f"refused by the test: {event}")
-
-sys.addaudithook(refuse)
-"""
 
 
 class Refused:
     """Runs Python processes that cannot connect, and keeps what they tried."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        self.folder, self.environment = folder, environment
         self.attempts = folder / "attempts.txt"
-        (folder / "guard").mkdir()
-        (folder / "guard" / "sitecustomize.py").write_text(GUARD, encoding="utf-8")
-        paths = [str(folder / "guard"), *filter(None, [os.environ.get("PYTHONPATH")])]
-        self.environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "REFUSED": str(self.attempts)}
-        self.folder = folder
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -50,8 +32,8 @@ class Refused:
 
 
 @pytest.fixture
-def refused(tmp_path: Path) -> Refused:
-    return Refused(tmp_path)
+def refused(tmp_path: Path, sockets_refused: Callable[[Path], dict[str, str]]) -> Refused:
+    return Refused(tmp_path, sockets_refused(tmp_path))
 
 
 def test_the_guard_refuses_and_remembers(refused: Refused) -> None:

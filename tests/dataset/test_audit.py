@@ -198,6 +198,23 @@ def test_classes_and_stray_files(sample: Path) -> None:
     assert any("1 image outside of the class folders ignored, such as loose.png" in text for text in stray)
 
 
+@pytest.mark.parametrize("group", [None, r"^(.*)\.\w+$"])
+def test_near_copies_across_a_split_that_imgrec_cut_are_told_with_the_key_that_keeps_them_together(
+    sample: Path, group: str | None
+) -> None:
+    shutil.rmtree(sample / "test")
+    for file in sorted((sample / "train/coat").iterdir())[:20]:
+        stream = io.BytesIO()
+        Image.open(file).save(stream, "JPEG", quality=90)
+        file.with_name(f"{file.stem}-2.jpg").write_bytes(stream.getvalue())
+    dataset = load_dataset(Data(folder=str(sample / "train"), group=group), SMALL, 0)
+    (leak,) = [finding for finding in dataset.findings if finding.kind == "near_leak"]
+    assert "exclude the copy" in leak.fix
+    assert ("widen data.group" if group else '--set "data.group=') in leak.fix
+    together = Data(folder=str(sample / "train"), group=r"([^/]*?)(?:-2)?\.\w+$")
+    assert "near_leak" not in {finding.kind for finding in load_dataset(together, SMALL, 0).findings}
+
+
 SMALL = ImageSection(size=(28, 28), color="gray")
 
 

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +15,6 @@ import imgrec_cli
 from imgrec_cli.errors import InputError, MissingExtraError
 
 pytestmark = pytest.mark.tf
-
-GUARD = """\
-import os, sys
-
-def refuse(event, arguments):
-    if event in {"socket.connect", "socket.sendto", "socket.sendmsg", "socket.getaddrinfo", "socket.gethostbyname"}:
-        with open(os.environ["REFUSED"], "a") as record:
-            record.write(f"{event} {arguments[-1:]!r}\\n")
-        raise OSError(f"refused by the test: {event}")
-    if event == "import" and arguments[0].split(".")[0] in os.environ.get("NOT_INSTALLED", "").split():
-        raise ImportError(f"refused by the test: {arguments[0]}")
-
-sys.addaudithook(refuse)
-"""
 
 READ = """\
 import json, sys
@@ -64,14 +51,11 @@ print(json.dumps({"answers": model.predict([open(sys.argv[2], "rb").read()]),
 class Machine:
     """Runs Python in a folder of its own, with MLflow's default store there and every socket refused."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         self.folder, self.attempts = folder, folder / "attempts.txt"
-        (folder / "guard").mkdir()
-        (folder / "guard" / "sitecustomize.py").write_text(GUARD, encoding="utf-8")
-        paths = [str(folder / "guard"), *filter(None, [os.environ.get("PYTHONPATH")])]
         # pytest and CI are where MLflow does not count its use by itself
-        mine = {name: text for name, text in os.environ.items() if not name.startswith(("MLFLOW_", "PYTEST_", "CI"))}
-        self.environment = {**mine, "PYTHONPATH": os.pathsep.join(paths), "REFUSED": str(self.attempts)}
+        left_out = ("MLFLOW_", "PYTEST_", "CI")
+        self.environment = {name: text for name, text in environment.items() if not name.startswith(left_out)}
 
     def python(self, *words: str, **environment: str) -> str:
         done = subprocess.run(
@@ -94,9 +78,10 @@ class Machine:
 
 
 @pytest.fixture(scope="module")
-def machine(tmp_path_factory: pytest.TempPathFactory) -> Machine:
+def machine(tmp_path_factory: pytest.TempPathFactory, sockets_refused: Callable[[Path], dict[str, str]]) -> Machine:
     pytest.importorskip("mlflow", reason="needs the `mlflow` extra")
-    return Machine(tmp_path_factory.mktemp("mlflow"))
+    folder = tmp_path_factory.mktemp("mlflow")
+    return Machine(folder, sockets_refused(folder))
 
 
 @pytest.fixture(scope="module")
