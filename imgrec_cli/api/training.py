@@ -61,8 +61,9 @@ def train(
             run = Run.open(Path(resume))
             if "search" in run.record:
                 raise InputError(f"{run.folder}: this is a search", f"to go on: imgrec tune --study {run.folder}")
-            go_on = resumed_repeats if "repeats" in run.record else resumed
-            return go_on(run, config, overrides, stop, on_event, logs)
+            if "repeats" in run.record:
+                return resumed_repeats(run, config, overrides, stop, on_event, logs)
+            return resumed(run, config, overrides, stop, on_event, logs)
         if config is None:
             raise InputError("no config is given", "name a YAML file, or a run to go on with: --resume RUN")
         given, path = loaded_config(config, overrides)
