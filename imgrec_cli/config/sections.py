@@ -311,7 +311,7 @@ class Shift(Section):
     pixels: int = Field(
         default=0,
         ge=0,
-        description="Largest move to each of the four sides in whole pixels, instead of fractions: no pixel is blurred.",
+        description="Largest move to each of the four sides in whole pixels, in place of fractions: none is blurred.",
     )
 
 
