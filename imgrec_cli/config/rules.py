@@ -110,6 +110,18 @@ def fill_has_a_use(config: Config) -> Found:
         yield ("augment", fills[0]), "fill has nothing to do without rotate, shift, shear, zoom or randaugment"
 
 
+def shifts_say_how_far_once(config: Config) -> Found:
+    """A shift is by whole `pixels`, fewer than the picture has, or by fractions of `height` and `width`."""
+    for index, step in enumerate(config.augment):
+        if not isinstance(step, Shift) or not step.pixels:
+            continue
+        if step.height or step.width:
+            yield ("augment", index), "says pixels and height or width; keep one of the two"
+        if step.pixels >= min(config.image.size):
+            smallest = min(config.image.size)
+            yield ("augment", index, "pixels"), f"must be below the {smallest} pixels of image.size, got {step.pixels}"
+
+
 def fill_value_is_used(config: Config) -> Found:
     """A `value` belongs to `mode: constant`."""
     for index, step in enumerate(config.augment):
@@ -257,6 +269,7 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[Config], Found]], ...] = (
     (("data",), validation_chooses_the_model),
     (("data.classes",), classes_are_used_once),
     (("augment",), fill_has_a_use),
+    (("augment", "image"), shifts_say_how_far_once),
     (("augment",), fill_value_is_used),
     (("augment",), pictures_are_mixed_once),
     (("image.standardize", "image.color"), statistics_match_channels),

@@ -299,7 +299,7 @@ class Rotate(Section):
 
 
 class Shift(Section):
-    """Move by a random fraction of the side."""
+    """Move by a random fraction of the side, or by whole pixels."""
 
     type: Literal["shift"]
     height: float = Field(
@@ -307,6 +307,11 @@ class Shift(Section):
     )
     width: float = Field(
         default=0.0, ge=0, le=1, description="Largest horizontal move to either side, as a fraction of the width."
+    )
+    pixels: int = Field(
+        default=0,
+        ge=0,
+        description="Largest move to each of the four sides in whole pixels, in place of fractions: none is blurred.",
     )
 
 

@@ -68,6 +68,8 @@ def matrix(spec: Augmentation, uniform: Tensor, height: int, width: int) -> Tens
         case Rotate():
             angle = _between(-spec.degrees, spec.degrees, uniform[:, 0]) * (math.pi / 180)
             xx, xy, yx, yy = ops.cos(angle), -ops.sin(angle), ops.sin(angle), ops.cos(angle)
+        case Shift(pixels=pixels) if pixels:
+            ty, tx = (ops.floor(_between(-pixels, pixels + 1, uniform[:, side])) for side in (0, 1))
         case Shift():
             ty = _between(-spec.height, spec.height, uniform[:, 0]) * height
             tx = _between(-spec.width, spec.width, uniform[:, 1]) * width

@@ -5,6 +5,7 @@ import os
 import re
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from imgrec_cli.machine import native_messages_hidden
 ARENA_MARGIN = 1.1  # the interpreter for a 32-bit target needs less; its kernels' scratch memory may differ
 ARENA_GRAIN = 1024
 VECTORS = "test_vectors.h"
+JUDGING_SECONDS = 60.0  # its plain C loops take seconds for an image of a large network
 
 
 class Micro:
@@ -59,6 +61,40 @@ class Micro:
         return int(found[1])
 
 
+class Judge:
+    """Answers by TensorFlow Lite Micro for `JUDGING_SECONDS`, and then by LiteRT's kernels of the same 8-bit model.
+
+    `micro` is None where the package `tflite-micro` is missing: then LiteRT answers for all images. `engine` is the one
+    that is nearest to the device.
+    """
+
+    def __init__(self, micro: Micro | None, integer: Engine) -> None:
+        self.micro, self._integer = micro, integer
+        self.engine: Engine = micro or integer
+        self._seconds, self._answered = 0.0, 0
+
+    def outputs(self, pixels: Pixels) -> tuple[Scores, Scores | None]:
+        found = []
+        for place in range(len(pixels)):
+            if self.micro is None or self._seconds > JUDGING_SECONDS:
+                found.append(self._integer.outputs(pixels[place:])[0])
+                break
+            began = time.perf_counter()
+            found.append(self.micro.outputs(pixels[place : place + 1])[0])
+            self._seconds += time.perf_counter() - began
+            self._answered += 1
+        return np.concatenate(found), None
+
+    def told(self, images: int) -> str:
+        """Who answered for that many images, in words."""
+        if self.micro is None:
+            return "by LiteRT's integer kernels (tflite-micro was not installed)"
+        by_micro = "by tflite-micro's interpreter"
+        if self._answered >= images:
+            return by_micro
+        return f"{by_micro}, which answered the first {self._answered}, and LiteRT's integer kernels, the others"
+
+
 def as_int8(pixels: Pixels) -> NDArray[np.int8]:
     """Pixels uint8, 0 to 255 → what the model takes: int8, 128 less."""
     return (pixels ^ 128).view(np.int8)
@@ -74,24 +110,22 @@ def has_interpreter() -> bool:
     return importlib.util.find_spec("tflite_micro") is not None
 
 
-def open_micro(folder: Path, manifest: Manifest) -> Engine:
-    """The model as a microcontroller computes it; without the package `tflite-micro`, in LiteRT's integer kernels."""
-    if has_interpreter():
-        return Micro((folder / manifest.model).read_bytes())
-    return open_engine(folder, manifest, 1)
+def open_judge(folder: Path, manifest: Manifest) -> Judge:
+    """The model as a microcontroller computes it."""
+    micro = Micro((folder / manifest.model).read_bytes()) if has_interpreter() else None
+    return Judge(micro, open_engine(folder, manifest, 1))
 
 
-def write_sources(folder: Path, manifest: Manifest) -> None:
+def write_sources(folder: Path, manifest: Manifest, judge: Judge) -> None:
     """Write the C array of the model, an example, the pixel contract and test vectors beside the model."""
     content = (folder / manifest.model).read_bytes()
     model = content[: _zip_start(content)]  # the metadata at the end is of no use on the device
     operators = operators_of(folder / manifest.model)
     arena, how = None, "not measured: the package tflite-micro was not installed"
     pixels = test_pixels(manifest)
-    engine = open_micro(folder, manifest)
-    scores, _ = engine.outputs(pixels)
-    if isinstance(engine, Micro):
-        arena = engine.arena_bytes()
+    scores, _ = judge.engine.outputs(pixels)
+    if judge.micro is not None:
+        arena = judge.micro.arena_bytes()
         how = f"{arena:,} bytes as measured by tflite-micro on a 64-bit machine, and a tenth more"
     size = None if arena is None else -(-int(arena * ARENA_MARGIN) // ARENA_GRAIN) * ARENA_GRAIN
     texts = {
@@ -99,7 +133,7 @@ def write_sources(folder: Path, manifest: Manifest) -> None:
         "model_data.cc": _source(model, manifest),
         "example.cc": _example(operators),
         VECTORS: _vectors(pixels, scores),
-        "README.md": _contract(manifest, operators, len(model), size, how, isinstance(engine, Micro)),
+        "README.md": _contract(manifest, operators, len(model), size, how, judge.told(manifest.parity.images)),
     }
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
@@ -241,7 +275,7 @@ const int16_t kVectorScores[kVectors][kClasses] = {{
 """
 
 
-def _contract(manifest: Manifest, operators: list[str], size: int, arena: int | None, how: str, by_micro: bool) -> str:
+def _contract(manifest: Manifest, operators: list[str], size: int, arena: int | None, how: str, judged: str) -> str:
     spec = manifest.pixels
     height, width = spec.size
     colour = "red, green, blue" if spec.color == "rgb" else "gray: 0.299 red + 0.587 green + 0.114 blue"
@@ -250,7 +284,6 @@ def _contract(manifest: Manifest, operators: list[str], size: int, arena: int | 
         "crop": "the largest middle part with these proportions is taken and resized",
         "pad": "the whole picture is resized to fit inside, and the rest is black",
     }[spec.fit]
-    judged = "tflite-micro's interpreter" if by_micro else "LiteRT's integer kernels (tflite-micro was not installed)"
     parity = manifest.parity
     agreement = 100 - 100 * parity.disagreements / parity.images
     accuracy = "" if parity.accuracy is None else f", accuracy {100 * parity.accuracy:.1f} %"
@@ -279,6 +312,6 @@ with it.
 
 **Operators.** {", ".join(operators)}.
 
-**Judged** on {parity.images} validation images by {judged}: {agreement:.1f} % of the labels as
+**Judged** on {parity.images} validation images {judged}: {agreement:.1f} % of the labels as
 in Keras{accuracy}{reference}.
 """

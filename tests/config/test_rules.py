@@ -67,6 +67,13 @@ def test_sources_of_images(data: str, told: list[str]) -> None:
             ["augment[2]: fill stands here a second time; augment[1] says it already"],
         ),
         (
+            "[{type: shift, pixels: 9999, height: 0.1}]",
+            [
+                "augment[0]: says pixels and height or width; keep one of the two",
+                "augment[0].pixels: must be below the 224 pixels of image.size, got 9999",
+            ],
+        ),
+        (
             "[{type: shift}, {type: fill, mode: nearest, value: 9}]",
             ["augment[1].value: is used with mode: constant only, got mode: nearest"],
         ),

@@ -51,7 +51,7 @@ def test_a_resolved_config_holds_every_value_and_short_paths(tmp_path: Path) -> 
     assert f"  test: {Path('/elsewhere/t').absolute().as_posix()}" in lines
     assert "  split: {validation: 12.5%, test: 0%, fold: null, seed: null}" in lines
     assert "  batch_size: 32" in lines
-    assert "- {type: shift, height: 0.1, width: 0.0}" in lines
+    assert "- {type: shift, height: 0.1, width: 0.0, pixels: 0}" in lines
 
 
 @pytest.mark.parametrize(

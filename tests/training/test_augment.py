@@ -150,6 +150,30 @@ def test_a_flip_moves_pixels_exactly(images, axis):
     np.testing.assert_array_equal(got, expected)
 
 
+def test_a_shift_by_pixels_and_a_flip_only_move_pixels(images):
+    from imgrec_cli.training.augment import Augment
+
+    whole = np.round(images)
+    specs = [
+        Flip(type="flip", axis="horizontal"),
+        Shift(type="shift", pixels=2),
+        Fill(type="fill", mode="constant", value=7),
+    ]
+    layer = Augment(specs, seed=0)
+    found = set()
+    for _ in range(40):
+        for before, after in zip(whole, np.asarray(layer(whole, training=True)), strict=True):
+            for flipped in (before, before[:, ::-1]):
+                padded = np.pad(flipped, ((2, 2), (2, 2), (0, 0)), constant_values=7)
+                found |= {
+                    (down, right)
+                    for down in range(5)
+                    for right in range(5)
+                    if np.array_equal(after, padded[down : down + HEIGHT, right : right + WIDTH])
+                }
+    assert found == {(down, right) for down in range(5) for right in range(5)}
+
+
 def test_zero_strength_is_identity(images):
     from imgrec_cli.training.augment import Augment
 

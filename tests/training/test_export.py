@@ -307,6 +307,36 @@ def test_the_sources_for_a_microcontroller_hold_what_the_bundle_holds(exported, 
     assert f"{arena:,} bytes" in contract or arena == 0
 
 
+class Says:
+    """An engine that answers every image with one number, and notes how many it was asked about."""
+
+    def __init__(self, number):
+        self.number, self.images = number, 0
+
+    def outputs(self, pixels):
+        self.images += len(pixels)
+        return np.full((len(pixels), 2), self.number, np.float32), None
+
+
+def test_a_slow_microcontroller_hands_the_rest_of_the_images_over(monkeypatch):
+    from imgrec_cli.training import micro
+
+    slow, quick = Says(1), Says(2)
+    judge = micro.Judge(slow, quick)
+    pixels = np.zeros((5, 4, 4, 3), np.uint8)
+    assert (judge.outputs(pixels)[0] == 1).all()
+    assert judge.told(5) == "by tflite-micro's interpreter"
+    monkeypatch.setattr(micro, "JUDGING_SECONDS", -1)
+    assert (judge.outputs(pixels)[0] == 2).all()
+    assert (slow.images, quick.images) == (5, 5)
+    assert judge.told(10) == (
+        "by tflite-micro's interpreter, which answered the first 5, and LiteRT's integer kernels, the others"
+    )
+    alone = micro.Judge(None, quick)
+    assert (alone.outputs(pixels)[0] == 2).all()
+    assert alone.told(5) == "by LiteRT's integer kernels (tflite-micro was not installed)"
+
+
 def test_names_become_c_literals_of_utf8():
     from imgrec_cli.training.micro import _c_string
 
