@@ -15,10 +15,10 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from imgrec_cli.atomic import write_json
 from imgrec_cli.bundle import Manifest
 from imgrec_cli.classifier import Prediction
 from imgrec_cli.errors import InputError
-from imgrec_cli.rundir import write_json
 
 SYNCED_ANSWERS = 1000  # after so many answers the file is made sure to be on the disk
 NOT_SURE = "not sure"

@@ -10,9 +10,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Literal, TypeVar
 
+from imgrec_cli.atomic import replacing, write_json
 from imgrec_cli.errors import InputError
 from imgrec_cli.imaging import PixelSpec
-from imgrec_cli.rundir import Run, replacing, write_json
+from imgrec_cli.rundir import Run
 
 Content = bytes  # FileRecord has a field of that name
 

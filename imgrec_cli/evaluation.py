@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from imgrec_cli.atomic import write_csv, write_json
 from imgrec_cli.bundle import Manifest
 from imgrec_cli.classifier import Classifier, Scored
 from imgrec_cli.errors import BadImageError, DataError, InputError
@@ -16,7 +17,6 @@ from imgrec_cli.metrics.curves import curve
 from imgrec_cli.metrics.intervals import Interval, f1_interval, wilson
 from imgrec_cli.metrics.summary import Summary, summarize
 from imgrec_cli.progress import Advance, Listener, ignore
-from imgrec_cli.rundir import write_csv, write_json
 
 CHOSE_THE_MODEL = "measured on the images that chose the model"
 TRAINED_THE_MODEL = "measured on the images that trained the model"

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from imgrec_cli.atomic import replacing
 from imgrec_cli.classifier import Classifier
 from imgrec_cli.imaging import load_pixels
 from imgrec_cli.progress import Advance, Listener, ignore
-from imgrec_cli.rundir import replacing
 
 if TYPE_CHECKING:
     from PIL.Image import Image

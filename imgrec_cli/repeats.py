@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from imgrec_cli.atomic import write_csv, write_json
 from imgrec_cli.metrics.intervals import Interval, t_interval, wilson
 from imgrec_cli.metrics.summary import summarize
-from imgrec_cli.rundir import RecordedExample, Run, write_csv, write_json
+from imgrec_cli.rundir import RecordedExample, Run
 
 FIGURES = ("accuracy", "balanced_accuracy", "macro.f1", "mcc")
 

@@ -16,9 +16,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from imgrec_cli.atomic import write_json
 from imgrec_cli.config import SearchRange, Space, path_from
 from imgrec_cli.errors import InputError, MissingExtraError, install_command
-from imgrec_cli.rundir import Run, write_json
+from imgrec_cli.rundir import Run
 
 SECONDS_BETWEEN_BEATS = 10.0
 SILENT_SECONDS = 60.0  # of a process on another host, after which it is taken for dead

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from imgrec_cli.atomic import write_csv
 from imgrec_cli.comparison import compare, read_judged
 from imgrec_cli.errors import InputError
-from imgrec_cli.rundir import RecordedExample, Run, write_csv
+from imgrec_cli.rundir import RecordedExample, Run
 
 NAMES = ("cat", "dog")
 CONFIG = "data: {folder: /photos}\nmodel: {type: layers, layers: [{type: flatten}, {type: dropout, rate: 0.5}]}\n"

@@ -5,8 +5,9 @@ import json
 
 import pytest
 
+from imgrec_cli.atomic import replacing, write_json
 from imgrec_cli.errors import DiskSpaceError, InputError
-from imgrec_cli.rundir import RecordedExample, Run, list_runs, newest_finished_run, replacing, write_json
+from imgrec_cli.rundir import RecordedExample, Run, list_runs, newest_finished_run
 
 
 def test_a_run_folder_is_never_used_twice(tmp_path):

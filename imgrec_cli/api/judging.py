@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+from imgrec_cli.atomic import write_json
 from imgrec_cli.bundle import Manifest
 from imgrec_cli.classifier import Classifier
 from imgrec_cli.comparison import Comparison, read_judged
@@ -14,7 +15,7 @@ from imgrec_cli.explanation import Explanation, explain_files
 from imgrec_cli.origin import config_differences
 from imgrec_cli.progress import Listener, Note, Warn, ignore
 from imgrec_cli.reporting import write_repeats_report, write_report
-from imgrec_cli.rundir import RUNS_FOLDER, Run, newest_finished_run, write_json
+from imgrec_cli.rundir import RUNS_FOLDER, Run, newest_finished_run
 from imgrec_cli.stress import Stress
 from imgrec_cli.stress import stress as measure_stress
 

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from imgrec_cli.atomic import write_csv, write_json, write_text
 from imgrec_cli.errors import InputError
 from imgrec_cli.origin import refuse_other_images
 from imgrec_cli.progress import Listener, Note
-from imgrec_cli.rundir import RecordedExample, Run, write_csv, write_json, write_text
+from imgrec_cli.rundir import RecordedExample, Run
 
 if TYPE_CHECKING:
     from imgrec_cli.config import Config

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from imgrec_cli.api.judging import images_of_run
 from imgrec_cli.api.preparing import loaded_config, loaded_images, set_up
+from imgrec_cli.atomic import full_disk_said, write_text
 from imgrec_cli.classifier import Classifier
 from imgrec_cli.errors import (
     ImgrecError,
@@ -25,7 +26,7 @@ from imgrec_cli.evaluation import evaluate_files
 from imgrec_cli.origin import command, differences, git_record, machine_record, refuse_another_config, without_home
 from imgrec_cli.progress import Listener, Note, Warn
 from imgrec_cli.reporting import write_card, write_report
-from imgrec_cli.rundir import Run, full_disk_said, write_text
+from imgrec_cli.rundir import Run
 
 if TYPE_CHECKING:
     from imgrec_cli.config import Config

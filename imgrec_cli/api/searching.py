@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 from imgrec_cli.api.preparing import loaded_images, set_up
 from imgrec_cli.api.running import machine_facts, record_begin, resumed, stoppable, utc
+from imgrec_cli.atomic import write_csv, write_text
 from imgrec_cli.errors import ConfigError, InputError, Interrupted, ParityError, TrainingError
 from imgrec_cli.origin import git_record, without_home
 from imgrec_cli.progress import Advance, EpochEnd, Event, Listener, Note, Step, Warn, ignore
-from imgrec_cli.rundir import RUNS_FOLDER, Run, write_csv, write_text
+from imgrec_cli.rundir import RUNS_FOLDER, Run
 
 if TYPE_CHECKING:
     from imgrec_cli.config import Space

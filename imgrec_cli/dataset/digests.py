@@ -9,11 +9,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from imgrec_cli.atomic import replacing
 from imgrec_cli.dataset import cache
 from imgrec_cli.errors import BadImageError
 from imgrec_cli.imaging import open_file
 from imgrec_cli.machine import available_cores
-from imgrec_cli.rundir import replacing
 
 
 class Files:

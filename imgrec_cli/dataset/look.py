@@ -11,7 +11,8 @@ from typing import Any
 from imgrec_cli.config import Data, Image, load_config
 from imgrec_cli.dataset.audit import Finding, audit
 from imgrec_cli.dataset.collection import Collection
-from imgrec_cli.dataset.load import assigned_splits, collect
+from imgrec_cli.dataset.divide import assigned_splits
+from imgrec_cli.dataset.load import collect
 from imgrec_cli.dataset.manifest import Row
 from imgrec_cli.dataset.scan import Problems, scan
 from imgrec_cli.dataset.walk import SPLITS, Split

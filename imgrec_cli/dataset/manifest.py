@@ -9,9 +9,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from imgrec_cli.atomic import write_csv, write_text
 from imgrec_cli.dataset.walk import SPLIT_NAMES, Split, nfc
 from imgrec_cli.errors import DataError
-from imgrec_cli.rundir import write_csv, write_text
 
 COLUMNS = ("path", "label", "split", "group")
 _MEANT = {

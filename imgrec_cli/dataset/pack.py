@@ -20,6 +20,7 @@ import numpy as np
 import PIL
 from numpy.typing import NDArray
 
+from imgrec_cli.atomic import replacing
 from imgrec_cli.dataset import cache
 from imgrec_cli.dataset.cache import PARTIAL, PIXELS, RECORDS
 from imgrec_cli.dataset.digests import Files, digest_of_stream, digest_of_texts
@@ -28,7 +29,6 @@ from imgrec_cli.errors import BadImageError, DataError, DiskSpaceError, InputErr
 from imgrec_cli.imaging import PixelSpec, decode, open_file, survey
 from imgrec_cli.machine import available_cores
 from imgrec_cli.progress import Advance, Listener, Note, readable_size
-from imgrec_cli.rundir import replacing
 
 FORMAT = 3
 

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from imgrec_cli.atomic import write_text
 from imgrec_cli.bundle import Manifest
-from imgrec_cli.rundir import write_text
 
 CARD = "README.md"
 

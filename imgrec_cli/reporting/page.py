@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from imgrec_cli.atomic import write_text
 from imgrec_cli.reporting import plots
 from imgrec_cli.reporting.facts import SPLITS, Answer, Facts, read_facts
 from imgrec_cli.reporting.findings import findings, next_photographs
 from imgrec_cli.reporting.pictures import Pictures
-from imgrec_cli.rundir import Run, write_text
+from imgrec_cli.rundir import Run
 
 SHOWN = 12  # worst mistakes, and as many of the least sure
 SHOWN_PER_CELL = 6

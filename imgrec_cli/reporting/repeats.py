@@ -4,9 +4,10 @@ from importlib.resources import files as resources
 from pathlib import Path
 from typing import Any
 
+from imgrec_cli.atomic import write_text
 from imgrec_cli.errors import InputError
 from imgrec_cli.reporting import plots
-from imgrec_cli.rundir import Run, write_text
+from imgrec_cli.rundir import Run
 
 
 def write_repeats_report(run: Run, file: Path | None = None) -> Path:

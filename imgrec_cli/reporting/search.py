@@ -5,8 +5,9 @@ from importlib.resources import files as resources
 from pathlib import Path
 from typing import Any
 
+from imgrec_cli.atomic import write_text
 from imgrec_cli.reporting import plots
-from imgrec_cli.rundir import Run, write_text
+from imgrec_cli.rundir import Run
 
 MOST_COURSES = 40
 

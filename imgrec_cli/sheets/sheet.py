@@ -14,10 +14,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 
+from imgrec_cli.atomic import write_text
 from imgrec_cli.errors import BadImageError, InputError
 from imgrec_cli.imaging import thumbnail
 from imgrec_cli.machine import available_cores
-from imgrec_cli.rundir import write_text
 
 SIDE = 160  # pixels of a picture on the sheet; twice that of the screen's, for sharp displays of small pictures
 MOST_NUMBERED = 9  # classes that have a number key

@@ -6,12 +6,13 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from imgrec_cli.atomic import replacing, write_json
 from imgrec_cli.config import Config, layer_table
 from imgrec_cli.dataset import Dataset
 from imgrec_cli.evaluation import Evaluation
 from imgrec_cli.metrics.learning_curve import gain_from_doubling, learning_curve
 from imgrec_cli.progress import Listener
-from imgrec_cli.rundir import Run, replacing, write_json
+from imgrec_cli.rundir import Run
 from imgrec_cli.training.augment import Augment
 from imgrec_cli.training.familiarity import features_of, sample
 from imgrec_cli.training.gradcam import GradCam

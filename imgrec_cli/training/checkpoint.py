@@ -14,8 +14,9 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from imgrec_cli.atomic import replacing
 from imgrec_cli.errors import TrainingError
-from imgrec_cli.rundir import Run, replacing
+from imgrec_cli.rundir import Run
 
 Array = NDArray[Any]
 Groups = Mapping[str, Sequence[Any]]

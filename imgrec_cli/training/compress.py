@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from imgrec_cli.atomic import write_json
 from imgrec_cli.bundle import Manifest
 from imgrec_cli.errors import ParityError
 from imgrec_cli.progress import Listener, Note
-from imgrec_cli.rundir import Run, write_json
+from imgrec_cli.rundir import Run
 from imgrec_cli.training.export import Trained, write_bundle
 from imgrec_cli.training.smaller import distilled, split_dense, students
 

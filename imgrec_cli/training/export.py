@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgrec_cli import __version__
+from imgrec_cli.atomic import replacing
 from imgrec_cli.bundle import (
     LARGEST_GAP,
     LARGEST_UNFAMILIARITY_GAP,
@@ -32,7 +33,7 @@ from imgrec_cli.metrics.calibration import conformal_limits, fit_temperature, wi
 from imgrec_cli.metrics.decisions import decide, find_thresholds
 from imgrec_cli.metrics.summary import summarize
 from imgrec_cli.progress import Advance, Listener, Warn
-from imgrec_cli.rundir import Run, replacing
+from imgrec_cli.rundir import Run
 from imgrec_cli.training.formats import add_metadata, open_runtime, write_model
 from imgrec_cli.training.input import padded_blocks
 from imgrec_cli.training.micro import open_judge, write_sources

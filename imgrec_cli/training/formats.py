@@ -16,12 +16,12 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from imgrec_cli.atomic import replacing
 from imgrec_cli.bundle import TARGETS, Manifest
 from imgrec_cli.config import Config, load_config, resolved_yaml
 from imgrec_cli.engines import Engine, Pixels, Scores
 from imgrec_cli.errors import ExportError, MissingExtraError, install_command
 from imgrec_cli.machine import native_messages_hidden
-from imgrec_cli.rundir import replacing
 from imgrec_cli.training import checkpoint
 from imgrec_cli.training.families import CaffeScaling
 from imgrec_cli.training.model import shipped_model

@@ -21,7 +21,7 @@ ROWS = (
     ("classifier", "dataset"),
     ("engines",),
     ("imaging", "metrics", "bundle", "rundir", "config"),
-    ("errors", "progress", "machine"),
+    ("errors", "progress", "machine", "atomic"),
 )
 HEIGHT = {room: -height for height, row in enumerate(ROWS) for room in row}
 
