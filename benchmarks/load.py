@@ -1,9 +1,9 @@
 """A load generator for one address: prepared requests over plain sockets, so that little of the machine goes to it.
 
-    python benchmarks/load.py HOST PORT PATH --images DIR [--form] --connections N --seconds S [--rate R]
+    python benchmarks/load.py HOST PORT PATH --images DIR [--form] --connections N --seconds S [--rate R [--evenly]]
 
 Without `--rate` every connection asks again as soon as it is answered; with it, requests come at random times (a
-Poisson process of R per second) whatever the answers do, and a latency counts from the time when it was due.
+Poisson process of R per second) or evenly, whatever the answers do, and a latency counts from the time when it was due.
 Prints one JSON line: requests answered by status, errors, seconds, and quantiles of the latency in milliseconds.
 """
 
@@ -59,10 +59,14 @@ class Connection:
 
 
 def load(
-    address: tuple[str, int], requests: list[bytes], connections: int, seconds: float, rate: float
+    address: tuple[str, int], requests: list[bytes], connections: int, seconds: float, rate: float, evenly: bool
 ) -> dict[str, object]:
     """Ask for `seconds`; wait for what is under way at the end."""
     random.seed(0)
+
+    def gap() -> float:
+        return 1 / rate if evenly else random.expovariate(rate)
+
     selector = selectors.DefaultSelector()
     idle = deque(Connection(address) for _ in range(connections))
     for connection in idle:
@@ -72,13 +76,13 @@ def load(
     due: deque[float] = deque()
     asked = errors = 0
     start = now = time.perf_counter()
-    following = start + (random.expovariate(rate) if rate else 0)
+    following = start + (gap() if rate else 0)
     while now < start + seconds or len(idle) < connections:
         now = time.perf_counter()
         if rate:
             while following <= min(now, start + seconds):
                 due.append(following)
-                following += random.expovariate(rate)
+                following += gap()
         while idle and (due if rate else now < start + seconds):
             connection = idle.popleft()
             connection.ask(requests[asked % len(requests)], due.popleft() if rate else now)
@@ -124,12 +128,13 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=16)
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--rate", type=float, default=0, help="requests per second; as many as are answered by default")
+    parser.add_argument("--evenly", action="store_true", help="with --rate: at equal distances, not at random times")
     options = parser.parse_args()
     files = sorted(options.images.rglob("*.jpg"))
     chosen = files[:: max(1, len(files) // 200)][:200]
     requests = [prepared(options.host, options.path, file.read_bytes(), options.form) for file in chosen]
     address = (options.host, options.port)
-    print(json.dumps(load(address, requests, options.connections, options.seconds, options.rate)))
+    print(json.dumps(load(address, requests, options.connections, options.seconds, options.rate, options.evenly)))
 
 
 if __name__ == "__main__":

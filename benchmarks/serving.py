@@ -141,9 +141,9 @@ def main() -> None:
         with server(command, port, "/v2/health/ready"):
             return measure(port)
 
-    def litserve(batch: int) -> float:
+    def litserve(batch: int, *queue: str) -> float:
         port = free_port()
-        command = [python, str(HERE / "litserve_server.py"), str(options.model), str(port), str(batch)]
+        command = [python, str(HERE / "litserve_server.py"), str(options.model), str(port), str(batch), *queue]
         with server(command, port, "/health", PYTHONPATH=str(HERE.parent)):
             return throughput(port)
 
@@ -154,6 +154,7 @@ def main() -> None:
         "bare loop, decode and run": lambda: bare_loop(options.model, images, options.seconds),
         "imgrec serve": lambda: imgrec(throughput),
         "LitServe, no batching": lambda: litserve(1),
+        "LitServe, its fast queue": lambda: litserve(1, "fast"),
         "LitServe, batches of 8": lambda: litserve(8),
     }
     speeds: dict[str, list[float]] = {name: [] for name in contestants}
@@ -170,9 +171,11 @@ def main() -> None:
     def latencies(port: int) -> float:
         alone = ask(port, options.images, options.seconds / 2, "--connections", "1")["milliseconds"]
         print(f"one request at a time, ms: {alone}")
-        for rate in (ours / 2, ours / 4):
-            loaded = ask(port, options.images, options.seconds, "--connections", "64", "--rate", f"{rate:.0f}")
-            print(f"{rate:.0f} requests/s at random times, ms: {loaded['milliseconds']}")
+        for rate, *evenly in ((ours / 2, "--evenly"), (ours / 2,), (ours / 4,)):
+            words = ("--connections", "64", "--rate", f"{rate:.0f}", *evenly)
+            loaded = ask(port, options.images, options.seconds, *words)
+            how = "evenly" if evenly else "at random times"
+            print(f"{rate:.0f} requests/s {how}, ms: {loaded['milliseconds']}")
         return 0.0
 
     imgrec(latencies)

@@ -68,7 +68,7 @@ class Body:
                 self._service.hold(len(chunk))
                 self._size += len(chunk)
                 yield chunk
-                if chunk:
+                if self._size > _INLINE_BYTES:
                     await asyncio.sleep(0)  # others have their turn between the pieces of a large body
         except ClientDisconnect as error:
             raise HTTPException(400, "the body ended early") from error

@@ -90,21 +90,24 @@ class Service:
         """An answer for each (name, image). Raises QueueFullError, and TimeoutError of a surrounding timeout passes."""
         futures = self.batcher.scored([image for _, image in images])
         try:
-            results = await asyncio.gather(*futures, return_exceptions=True)
+            for future in futures:
+                with suppress(Exception):  # looked at below
+                    await future
         except asyncio.CancelledError:
             for future in futures:
                 future.cancel()
             raise
         answers: list[Prediction | Unreadable] = []
-        for (name, _), result in zip(images, results, strict=True):
-            if isinstance(result, BadImageError):
-                answers.append(Unreadable(name, result.message))
-            elif isinstance(result, MemoryError):
+        errors = [future.exception() for future in futures]
+        for (name, _), future, error in zip(images, futures, errors, strict=True):
+            if isinstance(error, BadImageError):
+                answers.append(Unreadable(name, error.message))
+            elif isinstance(error, MemoryError):
                 raise OverloadedError("too large for the memory that is left")
-            elif isinstance(result, BaseException):
-                raise result
+            elif error is not None:
+                raise error
             else:
-                answer = self._classifier.ranked(name, result)
+                answer = self._classifier.ranked(name, future.result())
                 self.metrics.count_prediction(answer)
                 answers.append(answer)
         return answers

@@ -1,6 +1,6 @@
 """What an operator sees of a service: Prometheus metrics, and one record per request for the access log."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any
 
@@ -38,7 +38,8 @@ class Access:
 
     def as_dict(self) -> dict[str, Any]:
         """For a line of JSON; nothing of the query, the headers or the body is in it."""
-        return {**asdict(self), "time": self.time.astimezone(UTC).isoformat(timespec="milliseconds")}
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return values | {"time": self.time.astimezone(UTC).isoformat(timespec="milliseconds")}
 
 
 class Metrics:

@@ -1,5 +1,6 @@
 """`imgrec serve` as a process: it says where, answers, and ends in order."""
 
+import contextlib
 import http.client
 import json
 import os
@@ -55,6 +56,19 @@ def test_sigterm_under_load_answers_what_was_accepted_and_ends_with_0(serve, ima
     assert "Traceback" not in err
     logged = [json.loads(line) for line in out.splitlines()]
     assert sum(line["endpoint"] == "predict" for line in logged) == len(outcomes)
+
+
+def test_a_log_that_nobody_reads_delays_nobody(serve):
+    served = serve("--drain-seconds", "0")
+    with contextlib.closing(served.connect()) as connection:
+        statuses = set()
+        for _ in range(1000):  # their lines are more than a pipe holds
+            connection.request("GET", "/v2/health/ready")
+            response = connection.getresponse()
+            statuses.add((response.status, response.read()))
+    served.process.send_signal(signal.SIGTERM)
+    assert served.process.wait(30) == 0
+    assert statuses == {(200, b'{"ready":true}')}
 
 
 def test_ctrl_c_ends_at_once_with_0(serve):
