@@ -48,7 +48,7 @@ def begun_repeats(
     run = Run.create(runs, path.stem if path else "config")
     (run.folder / "checkpoints").rmdir()  # each training has its own
     options, repeats = (f"--{kind}", str(number)), {"kind": kind, "number": number}
-    record_begin(run, config, path, overrides, time.time(), options, repeats=repeats)
+    record_begin(run, config, path, overrides, time.time(), {"repeats": repeats}, options)
     on_event(Note(f"run {run.folder}: {number} trainings"))
     with run.held():
         try:

@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -78,7 +78,7 @@ def begun(
     with run.held():
         try:
             facts = {"precision": config.train.precision, **machine_facts(machine)}
-            record_begin(run, config, path, overrides, started, **facts)
+            record_begin(run, config, path, overrides, started, facts)
             stop.run = run.folder
             on_event(Note(f"run {run.folder}"))
             with outcome_recorded(run, config, started):
@@ -97,8 +97,8 @@ def record_begin(
     path: Path | None,
     overrides: Sequence[str],
     started: float,
+    facts: Mapping[str, object],
     options: Sequence[str] = (),
-    **facts: object,
 ) -> None:
     """Write how a run begins: its config as written and as resolved, when (seconds since 1970), by which command, and
     what else `facts` say."""

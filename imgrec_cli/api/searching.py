@@ -152,7 +152,7 @@ def _try(
         _, machine, config = set_up(config, ignore, listing)
         if not run.record_file.exists():
             facts = {"precision": config.train.precision, **machine_facts(machine)}
-            record_begin(run, config, None, (), started, **facts)
+            record_begin(run, config, None, (), started, facts)
         size = repr(config.image)
         dataset, config = loaded_images(config, listing, machine, run, listen, images.get(size))
         images[size] = dataset
