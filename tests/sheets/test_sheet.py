@@ -148,7 +148,7 @@ def test_decisions_by_keyboard_and_mouse_are_saved(photos: Path, tmp_path: Path,
 
 def test_the_next_labels_are_a_manifest(photos: Path, tmp_path: Path, opened: Callable[[Path], Any]) -> None:
     files = [photos / "cat" / f"{number}.jpg" for number in range(3)]
-    answers = [(Prediction(str(file), [("dog", 0.5), ("cat", 0.4), (NASTY, 0.1)]), file) for file in files]
+    answers = [(Prediction(str(file), [("dog", 0.5), ("cat", 0.4), (NASTY, 0.1)], "dog"), file) for file in files]
     (tmp_path / "out").mkdir()
     next_sheet(answers, manifest("cat", "dog", NASTY), tmp_path / "out" / "next.html")
     page = opened(tmp_path / "out" / "next.html")
