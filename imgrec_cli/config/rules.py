@@ -176,8 +176,13 @@ def backbone_has_what_it_needs(config: Config) -> Found:
     if min(image.size) < smallest:
         needs = f"needs at least {smallest} by {smallest} pixels, got {list(image.size)}"
         yield ("image", "size"), f"model.name: {model.name} {needs}"
-    if model.freeze and model.weights == "none":
+    if model.freeze and model.weights == "none" and model.start_from is None:
         yield ("model", "freeze"), "a frozen backbone without weights learns nothing; give model.weights a file"
+    if model.start_from is not None and model.weights != "none":
+        yield (
+            ("model", "weights"),
+            "cannot stand beside model.start_from, which gives the backbone its weights; keep one",
+        )
     if model.unfreeze is not None and not model.freeze:
         yield ("model", "unfreeze"), "is a second phase after a frozen one; set model.freeze: true"
 

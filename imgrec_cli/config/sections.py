@@ -528,7 +528,17 @@ Layer = Annotated[
 ]
 
 
-class LayersModel(Section):
+class _Model(Section):
+    """What all networks have."""
+
+    start_from: Folder | None = Field(
+        default=None,
+        description="Folder of a finished run: layers of the same name and shape begin with its weights, and of the "
+        "last layer what belongs to a class of the same name.",
+    )
+
+
+class LayersModel(_Model):
     """A stack of layers; a dense softmax layer with one output per class is added at its end."""
 
     type: Literal["layers"]
@@ -698,7 +708,7 @@ BackboneName = Literal[
 ]
 
 
-class BackboneModel(Section):
+class BackboneModel(_Model):
     """A published network without its last layers; global average pooling and a dense softmax layer are added.
 
     Pixels are scaled inside the graph as the family's own weights expect.

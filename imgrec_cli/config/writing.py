@@ -12,7 +12,7 @@ from imgrec_cli.config.sections import Config
 # keys that hold a path, and the words that are none
 PATH_KEYS = (
     *("data.folder", "data.train", "data.validation", "data.test", "data.manifest", "data.corrections"),
-    "model.weights",
+    *("model.weights", "model.start_from"),
 )
 NO_PATHS = ("none", "imagenet")
 

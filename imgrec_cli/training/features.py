@@ -20,9 +20,13 @@ BATCH_SIZE = 32
 
 
 def head_is_enough(config: Config) -> bool:
-    """Whether every image gives the same features in every epoch: a frozen backbone, and nothing random before it."""
+    """Whether every image gives the same features in every epoch: a frozen backbone, and nothing random before it.
+
+    Not where its weights are those of another run: a run keeps them itself, so that it does without the other one.
+    """
     model = config.model
-    return isinstance(model, BackboneModel) and model.freeze and model.unfreeze is None and not config.augment
+    frozen = isinstance(model, BackboneModel) and model.freeze and model.unfreeze is None
+    return frozen and not config.augment and model.start_from is None
 
 
 def frozen_features(config: Config, dataset: Dataset, on_event: Listener) -> NDArray[np.float32]:

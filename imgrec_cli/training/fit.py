@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -18,6 +19,7 @@ from imgrec_cli.metrics.summary import class_figures, confusion_matrix
 from imgrec_cli.progress import EpochEnd, Listener, Note, Warn
 from imgrec_cli.rundir import Run
 from imgrec_cli.training import checkpoint
+from imgrec_cli.training.earlier import take_over
 from imgrec_cli.training.features import frozen_features, head_is_enough, head_model, with_head
 from imgrec_cli.training.input import InputClock, Source, padded_blocks, training_source
 from imgrec_cli.training.loss import class_weights, training_loss
@@ -208,13 +210,16 @@ def fit(config: Config, dataset: Dataset, run: Run, stop: Stop, on_event: Listen
         block = min(MOST_STEPS_PER_EXECUTION if only_head else steps_per_execution(phase, classes), source.steps)
         model = head_model(phase, classes, inputs.shape[1]) if only_head else training_model(phase, classes)
         before = saver
+        if config.model.start_from is not None and found is None and before is None:
+            take_over(model, Run.open(Path(config.model.start_from)), dataset, on_event)
         weights = class_weights(config.loss, dataset.class_names, source.labels)
         saver = Saver(run, compiled(model, phase, block, source.steps, weights), place, [])
         with stop.deferred():
             if found is not None and found.meta.get("phase", 0) == number:
                 saver.take_up(found, source, on_event)
             elif before is not None:
-                checkpoint.restore(model.get_layer("logits").weights, before.best, run.best_checkpoint)
+                same = model.get_layer("logits") if head_is_enough(phases(config)[number - 1]) else model
+                checkpoint.restore(same.weights, before.best, run.best_checkpoint)
                 saver.best = checkpoint.copies(model.weights)
                 place.next_phase()
                 on_event(Note(f"the backbone is trained from here on: {_trained_share(model)}"))

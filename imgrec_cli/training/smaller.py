@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from imgrec_cli.config import Config, Conv, Cutmix, Dense, LayersModel, Mixup, Residual, layer_table
+from imgrec_cli.config import BackboneModel, Config, Conv, Cutmix, Dense, LayersModel, Mixup, Residual, layer_table
 from imgrec_cli.config.shapes import DoesNotFitError
 from imgrec_cli.dataset import Dataset, load_dataset
 from imgrec_cli.progress import Advance, Listener
@@ -165,8 +165,11 @@ def distilled(teacher: Trained, student: Config, on_event: Listener, start: Trai
     only_head = head_is_enough(student)
     inputs: Any = frozen_features(student, dataset, on_event) if only_head else dataset.pixels
     model = head_model(student, classes, inputs.shape[1]) if only_head else training_model(student, classes)
-    if start is not None:
-        model.set_weights([*start.model.get_weights()[: len(model.get_weights())]])
+    begin = start
+    if isinstance(student.model, BackboneModel) and student.model.start_from is not None:
+        begin = start or teacher  # the network is the same on smaller images, and its weights lie nowhere else
+    if begin is not None:
+        model.set_weights(begin.model.get_weights()[: len(model.get_weights())])
     rows, labels = dataset.rows("train"), dataset.labels("train")
     # the label of an image is its place: the loss looks up what it needs
     source = Source(inputs, rows, np.arange(len(rows)), min(student.train.images_per_step, len(rows)), student.seed)
