@@ -31,6 +31,7 @@ from imgrec_cli.evaluation import Evaluation, LabelledImage, evaluate_files
 from imgrec_cli.explanation import Explanation, explain_files
 from imgrec_cli.origin import (
     Reproduction,
+    check_earlier_runs,
     command,
     compared,
     config_differences,
@@ -163,11 +164,11 @@ def _begun(
     on_event: Listener,
     logs: Logs = NO_LOGS,
 ) -> Run:
-    from imgrec_cli.config import check_earlier_runs, resolved_yaml
+    from imgrec_cli.config import resolved_yaml
 
     started = time.time()
-    check_earlier_runs(config)
     listing, machine, config = _started(config, on_event)
+    check_earlier_runs(config, listing.class_names)
     run = create()
     with run.held():
         try:
@@ -283,7 +284,7 @@ def _begun_repeats(
     logs: Logs = NO_LOGS,
 ) -> Run:
     """A run of several trainings: `kind` is folds or seeds. What cannot be divided is said before the first begins."""
-    from imgrec_cli.config import check_class_names, check_earlier_runs, check_weights, resolved_yaml
+    from imgrec_cli.config import check_class_names, check_weights, resolved_yaml
     from imgrec_cli.dataset import plan, scan
 
     if not 2 <= number <= 1000:
@@ -292,8 +293,8 @@ def _begun_repeats(
         raise InputError(f"the config has data.split.fold, which --{kind} cannot stand beside", "leave one of them out")
     listing = scan(config.data)
     check_weights(config)
-    check_earlier_runs(config)
     check_class_names(config, listing.class_names)
+    check_earlier_runs(config, listing.class_names)
     for place in range(1, number + 1):
         part = _config_of_part(config, kind, place, number)
         plan(listing, part.data, part.seed)
@@ -466,7 +467,7 @@ def _folder_of_search(space: "Space | None", folder: Path | None, runs: Path) ->
 
 def _search(study: "Study", stop: "Stop", on_event: Listener) -> None:
     """Take one trial after another until there are as many as wanted, those of other processes among them."""
-    from imgrec_cli.config import check_class_names, check_earlier_runs, check_weights
+    from imgrec_cli.config import check_class_names, check_weights
     from imgrec_cli.dataset import scan
     from imgrec_cli.study import wait_for_others
     from imgrec_cli.training.runtime import forget_models
@@ -474,8 +475,8 @@ def _search(study: "Study", stop: "Stop", on_event: Listener) -> None:
     config = study.space.config
     listing = scan(config.data)
     check_weights(config)
-    check_earlier_runs(config)
     check_class_names(config, listing.class_names)
+    check_earlier_runs(config, listing.class_names)
     _, machine, decided = _started(config, on_event, listing)
     study.settle("train.precision", decided.train.precision)
     study.settle("train.batch_size", str(decided.train.batch_size))

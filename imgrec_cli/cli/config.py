@@ -63,12 +63,13 @@ def init(
 def check(config: ConfigArgument, set_: SetOption = None) -> None:
     """Check a config and its data without training."""
     loaded, listing = _with_data(config, set_)
-    from imgrec_cli.config import check_class_names, check_earlier_runs, check_weights, layer_table
+    from imgrec_cli.config import check_class_names, check_weights, layer_table
     from imgrec_cli.dataset import plan
+    from imgrec_cli.origin import check_earlier_runs
 
     check_weights(loaded)
-    check_earlier_runs(loaded)
     check_class_names(loaded, listing.class_names)
+    check_earlier_runs(loaded, listing.class_names)
     examples, undivided = plan(listing, loaded.data, loaded.seed)
     for warning in (*listing.warnings, *undivided):
         output.note(f"warning: {warning}")

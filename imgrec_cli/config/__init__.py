@@ -1,7 +1,7 @@
 """The configuration: typed sections, and reading, checking and writing them as YAML."""
 
 from imgrec_cli.config.durations import Duration
-from imgrec_cli.config.loading import check_class_names, check_earlier_runs, check_weights, load_config, parse_config
+from imgrec_cli.config.loading import check_class_names, check_weights, load_config, parse_config
 from imgrec_cli.config.schema import json_schema
 from imgrec_cli.config.search import Space
 from imgrec_cli.config.sections import (
@@ -62,6 +62,7 @@ from imgrec_cli.config.sections import (
     Split,
     Standardize,
     StepSchedule,
+    Teacher,
     Train,
     Unfreeze,
     Zoom,
@@ -130,11 +131,11 @@ __all__ = [
     "Split",
     "Standardize",
     "StepSchedule",
+    "Teacher",
     "Train",
     "Unfreeze",
     "Zoom",
     "check_class_names",
-    "check_earlier_runs",
     "check_weights",
     "expanded",
     "json_schema",

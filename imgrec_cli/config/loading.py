@@ -75,13 +75,6 @@ def check_weights(config: Config) -> None:
         )
 
 
-def check_earlier_runs(config: Config) -> None:
-    """Raise ConfigError where a key that names an earlier run names none; a run that goes on needs it no more."""
-    for key, folder in (("model.start_from", config.model.start_from),):
-        if folder is not None and not (Path(folder) / "run.json").is_file():
-            raise ConfigError(f"{key}: {folder}: no run", "imgrec runs lists those of this folder")
-
-
 def check_class_names(config: Config, class_names: Sequence[str]) -> None:
     """Raise ConfigError where `decision` or `loss` speaks of a class that is not among the data's."""
     named = [("decision.thresholds", name) for name in config.decision.thresholds]

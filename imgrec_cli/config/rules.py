@@ -133,6 +133,13 @@ def pictures_are_mixed_once(config: Config) -> Found:
         )
 
 
+def teacher_sees_single_pictures(config: Config) -> Found:
+    """A teacher answers for every picture by itself."""
+    for index, step in enumerate(config.augment):
+        if config.teacher is not None and isinstance(step, Mixup | Cutmix):
+            yield ("augment", index), f"{step.type} cannot stand beside teacher, which answers every picture by itself"
+
+
 def statistics_match_channels(config: Config) -> Found:
     """Means and deviations are given per channel."""
     statistics, image = config.image.standardize, config.image
@@ -264,6 +271,7 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[Config], Found]], ...] = (
     (("augment",), fill_has_a_use),
     (("augment",), fill_value_is_used),
     (("augment",), pictures_are_mixed_once),
+    (("augment", "teacher"), teacher_sees_single_pictures),
     (("image.standardize", "image.color"), statistics_match_channels),
     (("optimizer", "train.epochs", "model"), schedule_can_be_followed),
     (("model",), layers_fit_each_other),

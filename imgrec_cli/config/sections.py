@@ -596,6 +596,25 @@ class Focal(_Loss):
 Loss = Annotated[CrossEntropy | MeanAbsoluteError | Focal, Field(discriminator="type")]
 
 
+class Teacher(Section):
+    """A finished run with the same classes, whose answers to the training images are learnt beside their labels.
+
+    Its probabilities and the network's are both softened, and their Kullback-Leibler divergence times temperature² is
+    added to the loss (Hinton, Vinyals and Dean 2015, section 2).
+    """
+
+    run: Folder = Field(description="Folder of the run; its images may be of another size or color.")
+    temperature: float = Field(
+        default=3.0,
+        ge=1,
+        le=100,
+        description="What logits are divided by: 1 as they are, more shows what comes second.",
+    )
+    share: float = Field(
+        default=0.7, gt=0, le=1, description="Of the loss, the share of the answers; the rest is that of the labels."
+    )
+
+
 # --- schedules, published networks ------------------------------------------------------------------
 
 Rate = Annotated[float, Field(gt=0, le=100)]
@@ -984,6 +1003,7 @@ class Config(Section):
     )
     model: Model = Field(description="The network.")
     loss: Loss = Field(default=CrossEntropy(type="cross_entropy"), description="What training makes small.")
+    teacher: Teacher | None = Field(default=None, description="An earlier run to learn from, beside the labels.")
     optimizer: Optimizer = Field(default=Adam(type="adam"), description="How weights follow gradients.")
     train: Train = Field(default=Train(), description="The length and the batches of training.")
     decision: Decision = Field(default=Decision(), description="How probabilities become answers.")

@@ -1,17 +1,23 @@
-"""What an earlier run gives to a new one: weights by layer, and in the last layer by class."""
+"""What an earlier run gives to a new one: weights by layer, in the last layer by class; and answers to learn from."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import keras
+import numpy as np
+from numpy.typing import NDArray
 
 from imgrec_cli.config import Config, load_config
-from imgrec_cli.dataset import Dataset
+from imgrec_cli.dataset import Dataset, load_dataset
 from imgrec_cli.errors import InputError
-from imgrec_cli.progress import Listener, Note, Warn
+from imgrec_cli.origin import earlier_run
+from imgrec_cli.progress import Advance, Listener, Note, Warn, ignore
 from imgrec_cli.rundir import Run
+from imgrec_cli.training import checkpoint
+from imgrec_cli.training.input import padded_blocks
+from imgrec_cli.training.loss import Teaching
 from imgrec_cli.training.restored import restored
 
+BATCH_SIZE = 32
 NAMED = 12  # layers or classes that are told by name
 
 
@@ -20,9 +26,9 @@ def take_over(model: keras.Model, run: Run, dataset: Dataset, on_event: Listener
 
     A layer takes them where name and shapes are the same. The last layer takes the columns of the classes that have the
     same name, where it sees as many features; the others keep the weights that they began with. Raises InputError where
-    the run has no trained network, or nothing of it fits.
+    nothing of the run fits.
     """
-    _, names, theirs = _network(run, "model.start_from")
+    _, names, theirs = _network(run)
     tell_images_seen(run, dataset, on_event)
     weights_of = {layer.name: layer.get_weights() for layer in _with_weights(theirs)}
     taken: list[str] = []
@@ -69,15 +75,46 @@ def tell_images_seen(run: Run, dataset: Dataset, on_event: Listener) -> None:
             )
 
 
-def _network(run: Run, key: str) -> tuple[Config, Sequence[str], Any]:
-    """Config, class names and shipped network of an earlier run that the config names under `key`."""
-    record = run.record
-    if record.get("status") != "finished":
-        raise InputError(f"{key}: {run.folder}: did not finish", "imgrec train --resume goes on with it")
-    if not run.best_checkpoint.is_file():
-        raise InputError(f"{key}: {run.folder}: has no network of its own", "name one of its trainings")
-    names = record["data"]["class_names"]
-    config = load_config(run.resolved_config_file)
+def taught(config: Config, run: Run, dataset: Dataset, on_event: Listener) -> Teaching | None:
+    """What the teacher answers for the training images, as they are; None where the config names no teacher.
+
+    The run keeps it while it trains, so that it goes on without the teacher.
+    """
+    teacher = config.teacher
+    if teacher is None:
+        return None
+    labels = dataset.labels("train")
+    if run.teacher_checkpoint.exists():
+        groups, _ = checkpoint.read(run.teacher_checkpoint)
+        probabilities = groups["probabilities"][0]
+    else:
+        earlier = earlier_run("teacher.run", teacher.run)
+        tell_images_seen(earlier, dataset, on_event)
+        probabilities = _answers(earlier, config, dataset, on_event)
+        checkpoint.write(run.teacher_checkpoint, {"probabilities": [probabilities]}, {"teacher": earlier.name})
+        right = float((probabilities.argmax(axis=1) == labels).mean())
+        on_event(Note(f"{earlier.name} teaches: it answers {100 * right:.1f} % of the training images right"))
+    return Teaching.of(probabilities, labels, teacher.temperature, teacher.share)
+
+
+def _answers(run: Run, config: Config, dataset: Dataset, on_event: Listener) -> NDArray[np.float32]:
+    """Probabilities float32 [N, classes] of an earlier run for the training images, in their order and that of the
+    classes; it sees them in its own size and color."""
+    their_config, names, network = _network(run)
+    theirs = load_dataset(config.data, their_config.image, config.seed, ignore)
+    row_of = {example.file: example.row for example in theirs.examples}
+    rows = np.array([row_of[example.file] for example in dataset.examples if example.split == "train"], np.int64)
+    found, done = [], 0
+    for pixels, count in padded_blocks(theirs.pixels, rows, BATCH_SIZE):
+        found.append(np.asarray(network.predict_on_batch(pixels))[:count])
+        done += count
+        on_event(Advance("the teacher's answers", done, len(rows)))
+    return np.concatenate(found)[:, [names.index(name) for name in dataset.class_names]]
+
+
+def _network(run: Run) -> tuple[Config, Sequence[str], keras.Model]:
+    """Config, class names and shipped network of a finished run."""
+    config, names = load_config(run.resolved_config_file), run.record["data"]["class_names"]
     return config, names, restored(config, len(names), run)
 
 

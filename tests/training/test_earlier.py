@@ -1,13 +1,16 @@
 """What an earlier run gives to a new network: what is taken, what stays as it was drawn, what is told."""
 
+import os
 import shutil
+import signal
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from imgrec_cli.config import check_earlier_runs, load_config
+from imgrec_cli.config import load_config
 from imgrec_cli.errors import ConfigError, InputError, Interrupted
+from imgrec_cli.origin import check_earlier_runs
 from imgrec_cli.progress import EpochEnd, Note, Warn
 
 pytestmark = pytest.mark.tf
@@ -100,15 +103,13 @@ def test_images_that_judge_and_were_trained_on_before_are_told(tiny_config, tiny
     assert any(f"{tiny_run.name} was trained on " in text and "test images" in text for text in warnings)
 
 
-def test_a_run_that_is_resumed_does_without_the_earlier_one(tiny_config, tiny_run, tmp_path):
-    import os
-    import signal
-
+@pytest.mark.parametrize("key", ["model.start_from", "teacher.run"])
+def test_a_run_that_is_resumed_does_without_the_earlier_one(tiny_config, tiny_run, tmp_path, key):
     from imgrec_cli.api import train
 
     earlier = tmp_path / "earlier"
     shutil.copytree(tiny_run, earlier)
-    settings = [f"model.start_from={earlier}", "train.epochs=3"]
+    settings = [f"{key}={earlier}", "train.epochs=3"]
     whole = train(tiny_config, settings, runs=tmp_path / "whole")
 
     def stop_after_the_first(event):
@@ -121,6 +122,7 @@ def test_a_run_that_is_resumed_does_without_the_earlier_one(tiny_config, tiny_ru
     stopped = next((tmp_path / "stopped").iterdir())
     resumed = train(resume=stopped, runs=tmp_path)
     assert resumed.record["sha256"] == whole.record["sha256"]
+    assert sorted(file.name for file in (resumed.folder / "checkpoints").iterdir()) == ["best.npz"]
 
 
 def test_a_frozen_backbone_of_an_earlier_run_stays_as_it_was_and_lies_in_the_new_run(tiny_config, dataset, tmp_path):
@@ -162,17 +164,66 @@ def test_a_frozen_backbone_of_an_earlier_run_stays_as_it_was_and_lies_in_the_new
     assert len(run.read_metrics()) == 2
 
 
-def test_no_run_is_told(tiny_config, tmp_path):
-    with pytest.raises(ConfigError, match=r"model\.start_from: .* no run"):
-        check_earlier_runs(load_config(tiny_config, [f"model.start_from={tmp_path}"]))
+def test_a_teacher_answers_for_the_classes_and_images_of_the_new_run(tiny_config, tiny_run, tmp_path):
+    from scipy.special import softmax
+
+    from imgrec_cli.classifier import Classifier
+    from imgrec_cli.dataset import load_dataset
+    from imgrec_cli.rundir import Run
+    from imgrec_cli.training.earlier import taught
+
+    config = load_config(tiny_config, [f"teacher.run={tiny_run}", "image={size: [20, 24], color: rgb}"])
+    images = load_dataset(config.data, config.image, config.seed)
+    names = ("square", "circle", "cross")  # the order of the columns is that of the run that learns
+    images = replace(images, class_names=names)
+    events = []
+    teaching = taught(config, Run(tmp_path / "new").made(), images, events.append)
+    shipped = Classifier.load(tiny_run)
+    files = [example.file for example in images.examples if example.split == "train"]
+    scores = [dict(shipped.predict(file).ranking) for file in files]
+    logits = np.log([[found[name] for name in names] for found in scores])
+    # the bundle's probabilities are sharpened or softened by one temperature: the order of the classes stays
+    np.testing.assert_array_equal(teaching.softened.argmax(axis=1), softmax(logits, axis=1).argmax(axis=1))
+    assert any("teaches: it answers" in text for text in told(events))
 
 
-def test_a_run_of_several_has_no_network(tiny_config, tiny_run, dataset, tmp_path):
-    shutil.copytree(tiny_run, tmp_path / "several")
-    shutil.rmtree(tmp_path / "several" / "checkpoints")
-    config = load_config(tiny_config, ["train.precision=float32"])
-    with pytest.raises(InputError, match=r"model\.start_from: .* has no network of its own"):
-        begun(config, tmp_path / "several", dataset, [])
+def test_a_run_learns_from_its_teacher_and_keeps_nothing_of_it(tiny_config, tiny_run, tmp_path):
+    from imgrec_cli.api import train
+
+    settings = [f"teacher={{run: {tiny_run}, temperature: 2}}", "train.epochs=6", "train.sampling=balanced"]
+    lines = train(tiny_config, [*settings, "augment=[{type: flip}]"], runs=tmp_path).read_metrics()
+    assert lines[-1]["val/loss"] < lines[0]["val/loss"]
+    assert 0 <= lines[-1]["train/accuracy"] <= 1
+
+
+def test_no_mixed_pictures_before_a_teacher(tiny_config):
+    with pytest.raises(ConfigError, match=r"augment\[1\]: mixup cannot stand beside teacher"):
+        load_config(tiny_config, ["teacher.run=runs/x", "augment=[{type: flip}, {type: mixup}]"])
+
+
+@pytest.mark.parametrize("key", ["model.start_from", "teacher.run"])
+def test_what_is_no_finished_run_with_a_network_is_told(tiny_config, tiny_run, tmp_path, key):
+    config = load_config(tiny_config, [f"{key}={tmp_path / 'run'}"])
+    names = ("circle", "cross", "square")
+    with pytest.raises(ConfigError, match=f"{key}: .* not a run folder"):
+        check_earlier_runs(config, names)
+    shutil.copytree(tiny_run, tmp_path / "run")
+    check_earlier_runs(config, names)
+    (tmp_path / "run" / "checkpoints" / "best.npz").unlink()
+    with pytest.raises(ConfigError, match=f"{key}: .* has no network of its own"):
+        check_earlier_runs(config, names)
+    record = tmp_path / "run" / "run.json"
+    record.write_text(record.read_text(encoding="utf-8").replace('"finished"', '"killed"'), encoding="utf-8")
+    with pytest.raises(ConfigError, match=f"{key}: .* did not finish, its status is killed"):
+        check_earlier_runs(config, names)
+
+
+def test_a_teacher_of_other_classes_is_refused_by_name(tiny_config, tiny_run):
+    config = load_config(tiny_config, [f"teacher.run={tiny_run}"])
+    check_earlier_runs(config, ("square", "cross", "circle"))
+    with pytest.raises(ConfigError, match="classes are not those of these images") as caught:
+        check_earlier_runs(config, CLASSES)
+    assert caught.value.message.splitlines()[1:] == ["  not known to it: star", "  only there: circle"]
 
 
 def test_doubtful_labels_are_not_looked_for_with_a_run_that_may_know_them(tiny_config, tiny_run, dataset):
