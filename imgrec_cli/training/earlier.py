@@ -94,7 +94,7 @@ def taught(config: Config, run: Run, dataset: Dataset, on_event: Listener) -> Te
         checkpoint.write(run.teacher_checkpoint, {"probabilities": [probabilities]}, {"teacher": earlier.name})
         right = float((probabilities.argmax(axis=1) == labels).mean())
         on_event(Note(f"{earlier.name} teaches: it answers {100 * right:.1f} % of the training images right"))
-    return Teaching.of(probabilities, labels, teacher.temperature, teacher.share)
+    return Teaching(probabilities, labels, teacher.temperature, teacher.share)
 
 
 def _answers(run: Run, config: Config, dataset: Dataset, on_event: Listener) -> NDArray[np.float32]:

@@ -1,7 +1,6 @@
 """Logits and labels → what training makes small: the loss of every image, mixed ones and classes' weights included."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, assert_never
 
 import keras
@@ -47,38 +46,37 @@ def example_losses(spec: Loss, targets: Tensor, logits: Tensor) -> Tensor:
     assert_never(spec)
 
 
-@dataclass(frozen=True)
 class Teaching:
-    """What a teacher answers for the training images, softened, float32 [N, classes], their labels int64 [N], and how
-    much of the loss its answers are.
+    """What a teacher answers for the training images, and how much of the loss its answers are.
 
-    The loss and the accuracy then speak of an image by its place among the training images.
+    The loss and the accuracy then speak of an image by its place among the N training images. `softened` float32
+    [N, classes] is the softmax of the teacher's logits / `temperature`.
     """
 
-    softened: NDArray[np.float32]
-    labels: NDArray[np.int64]
-    temperature: float
-    share: float
-
-    @classmethod
-    def of(cls, probabilities: NDArray[Any], labels: NDArray[np.int64], temperature: float, share: float) -> "Teaching":
-        """From the teacher's own probabilities float [N, classes]: the softmax of its logits / `temperature`."""
+    def __init__(
+        self, probabilities: NDArray[Any], labels: NDArray[np.int64], temperature: float, share: float
+    ) -> None:
+        """`probabilities` float [N, classes] are the teacher's own, `labels` int [N] the true ones; `share`, 0 to 1, is
+        how much of the loss is the teacher's."""
         logits = np.log(np.maximum(probabilities.astype(np.float64), 1e-30)) / temperature
         softened = np.exp(logits - logits.max(axis=1, keepdims=True))
         softened /= softened.sum(axis=1, keepdims=True)
-        return cls(softened.astype(np.float32), labels, temperature, share)
+        self.softened, self.temperature, self.share = softened.astype(np.float32), temperature, share
+        # tensors from the start: arrays would be copied into the graph of the step
+        self._labels = ops.convert_to_tensor(labels.astype(np.int32))
+        self._softened = ops.convert_to_tensor(self.softened)
+        self._entropies = ops.convert_to_tensor((-xlogy(softened, softened).sum(axis=1)).astype(np.float32))
 
     def true_labels(self, places: Tensor) -> Tensor:
         """Labels int32 [B] of the images at these places."""
-        return ops.take(ops.convert_to_tensor(self.labels.astype(np.int32)), places)
+        return ops.take(self._labels, places)
 
     def losses(self, places: Tensor, logits: Tensor) -> Tensor:
         """Float32 [B]: the divergence of the softened answers of logits [B, classes] from the teacher's, times
         temperature², which makes up for the smaller gradients of softened answers."""
-        softened = ops.take(ops.convert_to_tensor(self.softened), places, axis=0)
-        entropies = -xlogy(self.softened, self.softened.astype(np.float64)).sum(axis=1).astype(np.float32)
+        softened = ops.take(self._softened, places, axis=0)
         cross = ops.categorical_crossentropy(softened, logits / self.temperature, from_logits=True)
-        return self.temperature**2 * (cross - ops.take(ops.convert_to_tensor(entropies), places))
+        return self.temperature**2 * (cross - ops.take(self._entropies, places))
 
     def accuracy(self) -> keras.metrics.Metric:
         """The share of right answers, by places."""

@@ -171,7 +171,7 @@ def distilled(teacher: Trained, student: Config, on_event: Listener, start: Trai
     if student.image.size != teacher.config.image.size:
         dataset = load_dataset(student.data, student.image, student.seed, on_event)
     answers = answers_of(teacher.model, teacher.dataset, "the network's own answers", on_event, split="train")
-    teaching = Teaching.of(answers.scores, dataset.labels("train"), SOFTENING, TEACHER_SHARE)
+    teaching = Teaching(answers.scores, dataset.labels("train"), SOFTENING, TEACHER_SHARE)
     only_head = head_is_enough(student)
     inputs: Any = frozen_features(student, dataset, on_event) if only_head else dataset.pixels
     model = head_model(student, classes, inputs.shape[1]) if only_head else training_model(student, classes)

@@ -81,7 +81,7 @@ def test_a_teacher_s_share_of_the_loss_is_hinton_s_in_float64(temperature, share
     from imgrec_cli.training.loss import Teaching, TrainingLoss
 
     teacher = GENERATOR.normal(scale=6, size=(50, 6))
-    teaching = Teaching.of(softmax(teacher, axis=1), LABELS, temperature, share)
+    teaching = Teaching(softmax(teacher, axis=1), LABELS, temperature, share)
     places = GENERATOR.permutation(50)[:20]
     weights = np.array([1, 2, 3, 4, 5, 6], np.float32) if weighted else None
     spec = CrossEntropy(type="cross_entropy", label_smoothing=0.1)
