@@ -707,6 +707,13 @@ class Unfreeze(Section):
     )
 
 
+class Head(Section):
+    """A dense layer between what a backbone sees and the last layer."""
+
+    units: int = Field(ge=1, le=65536, description="Number of outputs.")
+    activation: Activation = Field(default="relu", description="Function applied to the output.")
+
+
 BackboneName = Literal[
     "mobilenet_v2",
     "mobilenet_v3_small",
@@ -754,7 +761,14 @@ class BackboneModel(_Model):
         description="A second phase after the frozen one, in which the backbone is trained as well.",
         examples=[{"from_layer": "30%", "epochs": 10, "learning_rate": 1e-4}],
     )
-    dropout: float = Field(default=0.0, ge=0, lt=1, description="Share of the features dropped while training.")
+    head: Head | None = Field(
+        default=None,
+        description="A hidden layer before the last one, which is trained with it; none by default.",
+        examples=[{"units": 256, "activation": "relu"}],
+    )
+    dropout: float = Field(
+        default=0.0, ge=0, lt=1, description="Share of what goes into the last layer that is dropped while training."
+    )
 
 
 Model = Annotated[LayersModel | BackboneModel, Field(discriminator="type")]

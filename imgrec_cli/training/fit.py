@@ -23,7 +23,7 @@ from imgrec_cli.training.earlier import take_over, taught
 from imgrec_cli.training.features import frozen_features, head_is_enough, head_model, with_head
 from imgrec_cli.training.input import InputClock, Source, padded_blocks, training_source
 from imgrec_cli.training.loss import Teaching, class_weights, training_loss
-from imgrec_cli.training.model import training_model
+from imgrec_cli.training.model import behind_backbone, training_model
 from imgrec_cli.training.optimize import averages, optimizer
 from imgrec_cli.training.phases import phases
 from imgrec_cli.training.place import Best, Place, out_of_patience
@@ -220,8 +220,9 @@ def fit(config: Config, dataset: Dataset, run: Run, stop: Stop, on_event: Listen
             if found is not None and found.meta.get("phase", 0) == number:
                 saver.take_up(found, source, on_event)
             elif before is not None:
-                same = model.get_layer("logits") if head_is_enough(phases(config)[number - 1]) else model
-                checkpoint.restore(same.weights, before.best, run.best_checkpoint)
+                layers = behind_backbone(model) if head_is_enough(phases(config)[number - 1]) else [model]
+                weights_before = [weight for layer in layers for weight in layer.weights]
+                checkpoint.restore(weights_before, before.best, run.best_checkpoint)
                 saver.best = checkpoint.copies(model.weights)
                 place.next_phase()
                 on_event(Note(f"the backbone is trained from here on: {_trained_share(model)}"))
