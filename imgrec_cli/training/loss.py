@@ -7,7 +7,6 @@ import keras
 import numpy as np
 from keras import ops
 from numpy.typing import NDArray
-from scipy.special import xlogy
 
 from imgrec_cli.config import Config, CrossEntropy, Focal, Loss, MeanAbsoluteError
 from imgrec_cli.training.augment import Augment
@@ -65,7 +64,9 @@ class Teaching:
         # tensors from the start: arrays would be copied into the graph of the step
         self._labels = ops.convert_to_tensor(labels.astype(np.int32))
         self._softened = ops.convert_to_tensor(self.softened)
-        self._entropies = ops.convert_to_tensor((-xlogy(softened, softened).sum(axis=1)).astype(np.float32))
+        self._entropies = ops.convert_to_tensor(
+            (-(softened * np.log(softened + 1e-300)).sum(axis=1)).astype(np.float32)
+        )
 
     def true_labels(self, places: Tensor) -> Tensor:
         """Labels int32 [B] of the images at these places."""
