@@ -50,9 +50,9 @@ def write_text(path: Path, text: str) -> None:
         stream.write(text.encode("utf-8"))
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Replace the file's content by `value` as indented JSON, atomically; NaN and infinity are refused."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+def write_json(path: Path, value: Any, *, indented: bool = True) -> None:
+    """Replace the file's content by `value` as JSON, atomically; NaN and infinity are refused."""
+    write_text(path, json.dumps(value, indent=2 if indented else None, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -20,6 +20,7 @@ from imgrec_cli.progress import Advance, Listener, ignore
 
 CHOSE_THE_MODEL = "measured on the images that chose the model"
 TRAINED_THE_MODEL = "measured on the images that trained the model"
+LARGEST_INDENTED = 60  # classes: of more, every number of the confusion matrix on a line of its own helps nobody
 SHOWN_COVERAGES = (0.8, 0.9, 0.95)
 SHOWN_CONFIDENCES = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 CAVEATS = {"validation": CHOSE_THE_MODEL, "train": TRAINED_THE_MODEL}
@@ -208,8 +209,8 @@ class Evaluation:
     def save(self, folder: Path) -> None:
         """Write `metrics.json` and `predictions.csv` (path, label, predicted, one score per class)."""
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "metrics.json", self.as_dict())
         names = self.class_names
+        write_json(folder / "metrics.json", self.as_dict(), indented=len(names) <= LARGEST_INDENTED)
         write_csv(
             folder / "predictions.csv",
             ["path", "label", "predicted", *(f"score:{name}" for name in names), "unfamiliarity"],

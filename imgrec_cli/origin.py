@@ -113,6 +113,39 @@ def _different(before: Any, now: Any, key: str = "") -> Iterator[tuple[str, Any,
         yield key, before, now
 
 
+def earlier_run(key: str, folder: str) -> Run:
+    """The finished run with a network that a config names under `key`. Raises ConfigError where there is none."""
+    run = Run(Path(folder))
+    if not run.record_file.is_file():
+        raise ConfigError(f"{key}: {folder}: not a run folder, it has no run.json", "imgrec runs lists them")
+    status = run.record.get("status")
+    if status != "finished":
+        raise ConfigError(
+            f"{key}: {folder}: did not finish, its status is {status}", "choose another run, or train it to the end"
+        )
+    if not run.best_checkpoint.is_file():
+        raise ConfigError(f"{key}: {folder}: has no network of its own", "name one of its trainings")
+    return run
+
+
+def check_earlier_runs(config: "Config", class_names: Sequence[str]) -> None:
+    """Raise ConfigError where a run that a config begins with or learns from is none, or its classes are not those that
+    it shall teach."""
+    if config.model.start_from is not None:
+        earlier_run("model.start_from", config.model.start_from)
+    if config.teacher is not None:
+        known = earlier_run("teacher.run", config.teacher.run).record["data"]["class_names"]
+        lines = [f"teacher.run: {config.teacher.run}: its classes are not those of these images"]
+        for text, names, others in (("not known to it", class_names, known), ("only there", known, class_names)):
+            found = [name for name in names if name not in others]
+            more = f" and {len(found) - _NAMED:,} more" if len(found) > _NAMED else ""
+            lines += [f"  {text}: {', '.join(found[:_NAMED])}{more}"] if found else []
+        if len(lines) > 1:
+            raise ConfigError(
+                "\n".join(lines), "a teacher answers with its own classes: data.classes merges, renames and leaves out"
+            )
+
+
 def config_differences(first: Run, second: Run) -> list[tuple[str, str, str]]:
     """Key, first and second value of every key that the configs of two runs do not share, as YAML; `-` for none.
 

@@ -137,6 +137,11 @@ class Run:
         return self.folder / "checkpoints" / "best.npz"
 
     @property
+    def teacher_checkpoint(self) -> Path:
+        """What a teacher answers for the training images, for as long as they are learnt from."""
+        return self.folder / "checkpoints" / "teacher.npz"
+
+    @property
     def bundle_folder(self) -> Path:
         return self.folder / "bundle"
 
@@ -227,8 +232,8 @@ class Run:
         return self.folder / ".lock"
 
     def drop_checkpoints(self) -> None:
-        """Remove the states that training goes on from; the best weights stay."""
-        for path in (self.next_checkpoint, self.previous_checkpoint, self.last_checkpoint):
+        """Remove what training goes on from; the best weights stay."""
+        for path in (self.next_checkpoint, self.previous_checkpoint, self.last_checkpoint, self.teacher_checkpoint):
             with suppress(OSError):
                 path.unlink(missing_ok=True)
 

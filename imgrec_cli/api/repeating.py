@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from imgrec_cli.api.preparing import loaded_config
 from imgrec_cli.api.running import NO_LOGS, Logs, begun, outcome_recorded, record_begin, resumed
 from imgrec_cli.errors import InputError, Interrupted
-from imgrec_cli.origin import refuse_another_config
+from imgrec_cli.origin import check_earlier_runs, refuse_another_config
 from imgrec_cli.progress import Listener, Note
 from imgrec_cli.repeats import record as record_repeats
 from imgrec_cli.reporting import write_repeats_report
@@ -42,6 +42,7 @@ def begun_repeats(
     listing = scan(config.data)
     check_weights(config)
     check_class_names(config, listing.class_names)
+    check_earlier_runs(config, listing.class_names)
     for place in range(1, number + 1):
         part = _config_of_part(config, kind, place, number)
         plan(listing, part.data, part.seed)

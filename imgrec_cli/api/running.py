@@ -23,7 +23,15 @@ from imgrec_cli.errors import (
     install_command,
 )
 from imgrec_cli.evaluation import evaluate_files
-from imgrec_cli.origin import command, differences, git_record, machine_record, refuse_another_config, without_home
+from imgrec_cli.origin import (
+    check_earlier_runs,
+    command,
+    differences,
+    git_record,
+    machine_record,
+    refuse_another_config,
+    without_home,
+)
 from imgrec_cli.progress import Listener, Note, Warn
 from imgrec_cli.reporting import write_card, write_report
 from imgrec_cli.rundir import Run
@@ -74,6 +82,7 @@ def begun(
     """A run of one training, in the folder that `create` makes; `path` is the config's file, where it has one."""
     started = time.time()
     listing, machine, config = set_up(config, on_event)
+    check_earlier_runs(config, listing.class_names)
     run = create()
     with run.held():
         try:

@@ -11,7 +11,7 @@ from imgrec_cli.api.preparing import loaded_images, set_up
 from imgrec_cli.api.running import machine_facts, record_begin, resumed, stoppable, utc
 from imgrec_cli.atomic import write_csv, write_text
 from imgrec_cli.errors import ConfigError, InputError, Interrupted, ParityError, TrainingError
-from imgrec_cli.origin import git_record, without_home
+from imgrec_cli.origin import check_earlier_runs, git_record, without_home
 from imgrec_cli.progress import Advance, EpochEnd, Event, Listener, Note, Step, Warn, ignore
 from imgrec_cli.rundir import RUNS_FOLDER, Run
 
@@ -103,6 +103,7 @@ def _search(study: "Study", stop: "Stop", on_event: Listener) -> None:
     listing = scan(config.data)
     check_weights(config)
     check_class_names(config, listing.class_names)
+    check_earlier_runs(config, listing.class_names)
     _, machine, decided = set_up(config, on_event, listing)
     study.settle("train.precision", decided.train.precision)
     study.settle("train.batch_size", str(decided.train.batch_size))

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from imgrec_cli.config import Config
     from imgrec_cli.dataset.scan import Listing
 
+NAMED_CLASSES = 50
+
 app = typer.Typer(name="config", help="Write, check and show configs.", no_args_is_help=True)
 ConfigArgument = Annotated[Path, typer.Argument(help="YAML file of the experiment.", show_default=False)]
 
@@ -65,9 +67,11 @@ def check(config: ConfigArgument, set_: SetOption = None) -> None:
     loaded, listing = _with_data(config, set_)
     from imgrec_cli.config import check_class_names, check_weights, layer_table
     from imgrec_cli.dataset import plan
+    from imgrec_cli.origin import check_earlier_runs
 
     check_weights(loaded)
     check_class_names(loaded, listing.class_names)
+    check_earlier_runs(loaded, listing.class_names)
     examples, undivided = plan(listing, loaded.data, loaded.seed)
     for warning in (*listing.warnings, *undivided):
         output.note(f"warning: {warning}")
@@ -76,7 +80,9 @@ def check(config: ConfigArgument, set_: SetOption = None) -> None:
         cut = "" if split == "train" or split in listing.given else ", cut from the training images"
         output.line(f"{split}: {counts[split]:,} images{cut}")
     output.line("no image was opened: imgrec data check finds those that are damaged, equal or contradictory")
-    output.line(f"{len(listing.class_names)} classes: {', '.join(listing.class_names)}")
+    names = listing.class_names
+    more = f" and {len(names) - NAMED_CLASSES:,} more" if len(names) > NAMED_CLASSES else ""
+    output.line(f"{len(names):,} classes: {', '.join(names[:NAMED_CLASSES])}{more}")
     parameters = sum(row.parameters for row in layer_table(loaded, len(listing.class_names)))
     output.line(f"{parameters:,} parameters")
     output.line(f"{config}: ok")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 # up to here a matrix fits a terminal of 80 columns
 LARGEST_MATRIX = 12
+LONGEST_TABLE, WEAKEST = 60, 20  # classes: of more the weakest are shown
 
 
 class Split(StrEnum):
@@ -126,6 +127,12 @@ def _print(evaluation: "Evaluation", titles: list[str]) -> None:
         )
     output.line()
     rows = [*zip(titles, summary.classes, strict=True)]
+    if len(rows) > LONGEST_TABLE:
+        rows = sorted((row for row in rows if row[1].support), key=lambda row: row[1].f1)[:WEAKEST]
+        output.line(
+            f"{name}: the {len(rows)} weakest of {len(titles):,} classes by F1; all are in metrics.json (--format json "
+            "prints it)"
+        )
     rows += [("macro average", summary.macro), ("weighted average", summary.weighted)]
     output.table(
         [name, "precision", "recall", "F1", "images"],

@@ -56,6 +56,10 @@ NEIGHBOURS: dict[str, str] = {
     "sampler": "train.sampling",
     "oversample": "train.sampling",
     "shuffle": "leave it out: training images are always shuffled, by seed",
+    # earlier runs
+    "warm_start": "model.start_from",
+    "init_from": "model.start_from",
+    "distillation": "teacher",
     # data
     "dataset": "data.folder",
     "data_dir": "data.folder",

@@ -145,6 +145,13 @@ def pictures_are_mixed_once(config: Config) -> Found:
         )
 
 
+def teacher_sees_single_pictures(config: Config) -> Found:
+    """A teacher answers for every picture by itself."""
+    for index, step in enumerate(config.augment):
+        if config.teacher is not None and isinstance(step, Mixup | Cutmix):
+            yield ("augment", index), f"{step.type} cannot stand beside teacher, which answers every picture by itself"
+
+
 def statistics_match_channels(config: Config) -> Found:
     """Means and deviations are given per channel."""
     statistics, image = config.image.standardize, config.image
@@ -188,8 +195,13 @@ def backbone_has_what_it_needs(config: Config) -> Found:
     if min(image.size) < smallest:
         needs = f"needs at least {smallest} by {smallest} pixels, got {list(image.size)}"
         yield ("image", "size"), f"model.name: {model.name} {needs}"
-    if model.freeze and model.weights == "none":
+    if model.freeze and model.weights == "none" and model.start_from is None:
         yield ("model", "freeze"), "a frozen backbone without weights learns nothing; give model.weights a file"
+    if model.start_from is not None and model.weights != "none":
+        yield (
+            ("model", "weights"),
+            "cannot stand beside model.start_from, which gives the backbone its weights; keep one",
+        )
     if model.unfreeze is not None and not model.freeze:
         yield ("model", "unfreeze"), "is a second phase after a frozen one; set model.freeze: true"
 
@@ -272,6 +284,7 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[Config], Found]], ...] = (
     (("augment", "image"), shifts_say_how_far_once),
     (("augment",), fill_value_is_used),
     (("augment",), pictures_are_mixed_once),
+    (("augment", "teacher"), teacher_sees_single_pictures),
     (("image.standardize", "image.color"), statistics_match_channels),
     (("optimizer", "train.epochs", "model"), schedule_can_be_followed),
     (("model",), layers_fit_each_other),

@@ -533,7 +533,17 @@ Layer = Annotated[
 ]
 
 
-class LayersModel(Section):
+class _Model(Section):
+    """What all networks have."""
+
+    start_from: Folder | None = Field(
+        default=None,
+        description="Folder of a finished run: layers of the same name and shape begin with its weights, and of the "
+        "last layer what belongs to a class of the same name.",
+    )
+
+
+class LayersModel(_Model):
     """A stack of layers; a dense softmax layer with one output per class is added at its end."""
 
     type: Literal["layers"]
@@ -589,6 +599,25 @@ class Focal(_Loss):
 
 
 Loss = Annotated[CrossEntropy | MeanAbsoluteError | Focal, Field(discriminator="type")]
+
+
+class Teacher(Section):
+    """A finished run with the same classes, whose answers to the training images are learnt beside their labels.
+
+    Its probabilities and the network's are both softened, and their Kullback-Leibler divergence times temperature² is
+    added to the loss (Hinton, Vinyals and Dean 2015, section 2).
+    """
+
+    run: Folder = Field(description="Folder of the run; its images may be of another size or color.")
+    temperature: float = Field(
+        default=3.0,
+        ge=1,
+        le=100,
+        description="What logits are divided by: 1 as they are, more shows what comes second.",
+    )
+    share: float = Field(
+        default=0.7, gt=0, le=1, description="Of the loss, the share of the answers; the rest is that of the labels."
+    )
 
 
 # --- schedules, published networks ------------------------------------------------------------------
@@ -683,6 +712,13 @@ class Unfreeze(Section):
     )
 
 
+class Head(Section):
+    """A dense layer between what a backbone sees and the last layer."""
+
+    units: int = Field(ge=1, le=65536, description="Number of outputs.")
+    activation: Activation = Field(default="relu", description="Function applied to the output.")
+
+
 BackboneName = Literal[
     "mobilenet_v2",
     "mobilenet_v3_small",
@@ -703,7 +739,7 @@ BackboneName = Literal[
 ]
 
 
-class BackboneModel(Section):
+class BackboneModel(_Model):
     """A published network without its last layers; global average pooling and a dense softmax layer are added.
 
     Pixels are scaled inside the graph as the family's own weights expect.
@@ -730,7 +766,14 @@ class BackboneModel(Section):
         description="A second phase after the frozen one, in which the backbone is trained as well.",
         examples=[{"from_layer": "30%", "epochs": 10, "learning_rate": 1e-4}],
     )
-    dropout: float = Field(default=0.0, ge=0, lt=1, description="Share of the features dropped while training.")
+    head: Head | None = Field(
+        default=None,
+        description="A hidden layer before the last one, which is trained with it; none by default.",
+        examples=[{"units": 256, "activation": "relu"}],
+    )
+    dropout: float = Field(
+        default=0.0, ge=0, lt=1, description="Share of what goes into the last layer that is dropped while training."
+    )
 
 
 Model = Annotated[LayersModel | BackboneModel, Field(discriminator="type")]
@@ -979,6 +1022,7 @@ class Config(Section):
     )
     model: Model = Field(description="The network.")
     loss: Loss = Field(default=CrossEntropy(type="cross_entropy"), description="What training makes small.")
+    teacher: Teacher | None = Field(default=None, description="An earlier run to learn from, beside the labels.")
     optimizer: Optimizer = Field(default=Adam(type="adam"), description="How weights follow gradients.")
     train: Train = Field(default=Train(), description="The length and the batches of training.")
     decision: Decision = Field(default=Decision(), description="How probabilities become answers.")

@@ -71,13 +71,17 @@ def layer_table(config: Config, classes: int) -> list[LayerRow]:
                 cost = after(layer, shape)
                 shape = cost.shape
                 rows.append(LayerRow(name, shape, cost.parameters, cost.multiply_adds))
-        case BackboneModel(name=name, width=share):
+        case BackboneModel(name=name, width=share, head=head):
             facts = BACKBONES[name, share]
             height, width = (facts.side(side) for side in config.image.size)
             work = round(facts.multiply_adds_per_pixel * math.prod(config.image.size))
             rows.append(LayerRow(name, (height, width, facts.channels), facts.parameters, work))
             shape = (facts.channels,)
             rows.append(LayerRow("global_pool", shape, 0, 0))
+            if head is not None:
+                cost = after(Dense(type="dense", units=head.units), shape)
+                shape = cost.shape
+                rows.append(LayerRow("head", shape, cost.parameters, cost.multiply_adds))
     softmax = after(Dense(type="dense", units=classes), shape)
     return [*rows, LayerRow("softmax", softmax.shape, softmax.parameters, softmax.multiply_adds)]
 

@@ -12,7 +12,7 @@ from imgrec_cli.config.sections import Config
 # keys that hold a path, and the words that are none
 PATH_KEYS = (
     *("data.folder", "data.train", "data.validation", "data.test", "data.manifest", "data.corrections"),
-    "model.weights",
+    *("model.weights", "model.start_from", "teacher.run"),
 )
 NO_PATHS = ("none", "imagenet")
 
@@ -45,7 +45,7 @@ def resolved_yaml(config: Config, relative_to: Path) -> str:
     """
     content = config.model_dump(mode="json")
     for section, key in (name.split(".") for name in PATH_KEYS):
-        path = content[section].get(key)
+        path = (content[section] or {}).get(key)
         if isinstance(path, list):
             content[section][key] = [path_from(relative_to, Path(one)) for one in path]
         elif path is not None and path not in NO_PATHS:

@@ -7,6 +7,7 @@ from imgrec_cli.atomic import write_text
 from imgrec_cli.bundle import Manifest
 
 CARD = "README.md"
+NAMED, WEAKEST = 60, 20  # classes that are named; of more, so many with the lowest recall get a row
 
 
 def write_card(folder: Path, manifest: Manifest, figures: dict[str, Any], images: dict[str, int]) -> Path:
@@ -25,6 +26,8 @@ def card(manifest: Manifest, figures: dict[str, Any], images: dict[str, int]) ->
     split, (height, width) = figures["split"], manifest.pixels.size
     low, high = figures["accuracy_interval"]
     used = ", ".join(f"{count:,} {name}" for name, count in images.items())
+    names, classes = manifest.class_names, figures["classes"]
+    many, more = len(names) > NAMED, f" and {len(names) - NAMED:,} more, all in `manifest.json`"
     lines = [
         "---",
         "library_name: imgrec",
@@ -42,7 +45,7 @@ def card(manifest: Manifest, figures: dict[str, Any], images: dict[str, int]) ->
         "",
         f"# {manifest.name}",
         "",
-        f"Tells {len(manifest.class_names)} classes of images apart: {', '.join(manifest.class_names)}.",
+        f"Tells {len(names):,} classes of images apart: {', '.join(names[:NAMED])}{more if many else ''}.",
         "",
         "## How good it is",
         "",
@@ -52,8 +55,14 @@ def card(manifest: Manifest, figures: dict[str, Any], images: dict[str, int]) ->
     ]
     if figures["caveat"]:
         lines.append(f"These figures were {figures['caveat']}.")
+    shown = list(classes)
+    if many:
+        judged = [name for name in names if classes[name]["support"]]
+        shown = sorted(judged, key=lambda name: classes[name]["recall"])[:WEAKEST]
+        lines.append(f"The {len(shown)} classes with the lowest recall:")
     lines += ["", "| class | recall | precision | images |", "| --- | --- | --- | --- |"]
-    for name, of_class in figures["classes"].items():
+    for name in shown:
+        of_class = classes[name]
         recall = f"{100 * of_class['recall']:.1f} %" if of_class["support"] else "–"
         cells = [name.replace("|", "&#124;"), recall, f"{100 * of_class['precision']:.1f} %", str(of_class["support"])]
         lines.append(f"| {' | '.join(cells)} |")

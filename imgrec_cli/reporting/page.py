@@ -11,14 +11,15 @@ import numpy as np
 from imgrec_cli.atomic import write_text
 from imgrec_cli.reporting import plots
 from imgrec_cli.reporting.facts import SPLITS, Answer, Facts, read_facts
-from imgrec_cli.reporting.findings import findings, next_photographs
+from imgrec_cli.reporting.findings import findings, next_photographs, weakest_classes
 from imgrec_cli.reporting.pictures import Pictures
 from imgrec_cli.rundir import Run
 
 SHOWN = 12  # worst mistakes, and as many of the least sure
 SHOWN_PER_CELL = 6
 LARGEST_MATRIX = 40  # classes
-LARGEST_TABLE = 60  # rows of a plot's numbers
+LARGEST_TABLE = 60  # rows of a plot's numbers, or classes in a table that is open from the start
+WEAKEST = 20  # classes that are shown of more
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ def _content(facts: Facts, pictures: Pictures) -> dict[str, Any]:
         "recall": _recall_plot(facts),
         "curves": curves,
         "class_names": facts.class_names,
+        "weakest": weakest_classes(facts)[:WEAKEST] if len(facts.class_names) > LARGEST_TABLE else None,
         "matrix": _matrix(facts) if len(facts.class_names) <= LARGEST_MATRIX else None,
         "pairs": _pairs(facts),
         "cells": shown_cells,

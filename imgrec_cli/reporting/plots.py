@@ -143,6 +143,8 @@ def one_against_rest(
 ) -> tuple[str, str] | None:
     """ROC curves and curves of precision over recall, one for each class; None with too many or too few classes."""
     found = {}
+    if len(np.unique(labels)) > MOST_CURVES:
+        return None
     for label, class_name in enumerate(names):
         if (one := curve(scores[:, label], labels == label)) is not None:
             found[class_name] = one

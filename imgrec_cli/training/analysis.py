@@ -17,6 +17,7 @@ from imgrec_cli.training.augment import Augment
 from imgrec_cli.training.familiarity import features_of, sample
 from imgrec_cli.training.gradcam import GradCam
 from imgrec_cli.training.input import training_source
+from imgrec_cli.training.model import behind_backbone
 
 SHOWN_AUGMENTED = 8
 EXPLAINED = 12  # worst mistakes, and as many of the least sure
@@ -73,7 +74,10 @@ def learn_familiar(
         features, logits = features_of(shipped, dataset, "train", positions, on_event)
     else:
         features = known[dataset.rows("train")[positions]]
-        logits = np.asarray(shipped.get_layer("logits")(features))
+        *hidden, last = behind_backbone(shipped)
+        for layer in hidden:
+            features = np.asarray(layer(features))
+        logits = np.asarray(last(features))
     shipped.get_layer("unfamiliarity").learn(features, logits, dataset.labels("train")[positions])
     return features
 

@@ -1,7 +1,5 @@
-"""A frozen backbone gives every image the same features in every epoch: they are computed once, and only the last layer
-is trained."""
-
-from typing import Any
+"""A frozen backbone gives every image the same features in every epoch: they are computed once, and only what stands
+behind it is trained."""
 
 import keras
 import numpy as np
@@ -14,15 +12,19 @@ from imgrec_cli.training.augment import Augment
 from imgrec_cli.training.backbone import backbone, load_pretrained
 from imgrec_cli.training.families import family_scaling
 from imgrec_cli.training.input import padded_blocks
-from imgrec_cli.training.model import training_model
+from imgrec_cli.training.model import before_logits, behind_backbone, training_model
 
 BATCH_SIZE = 32
 
 
 def head_is_enough(config: Config) -> bool:
-    """Whether every image gives the same features in every epoch: a frozen backbone, and nothing random before it."""
+    """Whether every image gives the same features in every epoch: a frozen backbone, and nothing random before it.
+
+    Not where its weights are those of another run: a run keeps them itself, so that it does without the other one.
+    """
     model = config.model
-    return isinstance(model, BackboneModel) and model.freeze and model.unfreeze is None and not config.augment
+    frozen = isinstance(model, BackboneModel) and model.freeze and model.unfreeze is None
+    return frozen and not config.augment and model.start_from is None
 
 
 def frozen_features(config: Config, dataset: Dataset, on_event: Listener) -> NDArray[np.float32]:
@@ -47,18 +49,20 @@ def frozen_features(config: Config, dataset: Dataset, on_event: Listener) -> NDA
 
 
 def head_model(config: Config, classes: int, features: int) -> keras.Model:
-    """What is trained of a frozen backbone: its last layer, on float32 features [B, features] → logits [B, classes].
+    """What is trained of a frozen backbone: the layers behind it, on float32 features [B, features] → logits
+    [B, classes].
 
-    Its `logits` layer has the weights of the one in `training_model`.
+    Its layers have the names and weights of those in `training_model`.
     """
     assert isinstance(config.model, BackboneModel)  # noqa: S101 - for the type checker
     inputs = keras.Input((features,), name="features")
-    x: Any = keras.layers.Dropout(config.model.dropout, name="dropout")(inputs) if config.model.dropout else inputs
-    return keras.Model(inputs, keras.layers.Dense(classes, name="logits", dtype="float32")(x), name="head")
+    x = before_logits(config.model, inputs, "float32")
+    return keras.Model(inputs, keras.layers.Dense(classes, name="logits", dtype="float32")(x), name="head_alone")
 
 
 def with_head(config: Config, classes: int, head: keras.Model) -> keras.Model:
-    """The whole training model with the trained last layer."""
+    """The whole training model with the trained layers behind the backbone."""
     model = training_model(config, classes)
-    model.get_layer("logits").set_weights(head.get_layer("logits").get_weights())
+    for layer, trained in zip(behind_backbone(model), behind_backbone(head), strict=True):
+        layer.set_weights(trained.get_weights())
     return model

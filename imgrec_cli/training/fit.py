@@ -15,13 +15,15 @@ from imgrec_cli.config import Config, PlateauSchedule, layer_table
 from imgrec_cli.dataset import Dataset
 from imgrec_cli.errors import TrainingError
 from imgrec_cli.metrics.summary import class_figures, confusion_matrix
+from imgrec_cli.origin import earlier_run
 from imgrec_cli.progress import EpochEnd, Listener, Note, Warn
 from imgrec_cli.rundir import Run
 from imgrec_cli.training import checkpoint
+from imgrec_cli.training.earlier import take_over, taught
 from imgrec_cli.training.features import frozen_features, head_is_enough, head_model, with_head
 from imgrec_cli.training.input import InputClock, Source, padded_blocks, training_source
-from imgrec_cli.training.loss import class_weights, training_loss
-from imgrec_cli.training.model import training_model
+from imgrec_cli.training.loss import Teaching, class_weights, training_loss
+from imgrec_cli.training.model import behind_backbone, training_model
 from imgrec_cli.training.optimize import averages, optimizer
 from imgrec_cli.training.phases import phases
 from imgrec_cli.training.place import Best, Place, out_of_patience
@@ -55,15 +57,16 @@ def compiled(
     block: int,
     steps_per_epoch: int,
     weights: NDArray[np.float32] | None = None,
+    teaching: Teaching | None = None,
 ) -> keras.Model:
     """The model with the config's loss and optimizer, ready for `fit`; `block` steps run in one call.
 
-    `weights` float32 [classes] is what an image of each class counts.
+    `weights` float32 [classes] is what an image of each class counts. With `teaching`, batches hold places for labels.
     """
     model.compile(
         optimizer=optimizer(config, steps_per_epoch),
-        loss=training_loss(config, model, weights),
-        metrics=["accuracy"],
+        loss=training_loss(config, model, weights, teaching),
+        metrics=["accuracy" if teaching is None else teaching.accuracy()],
         steps_per_execution=block,
         # XLA is slower than oneDNN on CPUs and does not know the warp; JAX compiles everything in any case
         jit_compile="auto" if keras.backend.backend() == "jax" else False,
@@ -196,6 +199,7 @@ def fit(config: Config, dataset: Dataset, run: Run, stop: Stop, on_event: Listen
     else:
         for message in found.damaged:
             on_event(Warn(f"{message}; going on from {found.path.name}, the state before it"))
+    teaching = taught(config, run, dataset, on_event)
     saver: Saver | None = None
     for number, phase in enumerate(phases(config)):
         if found is not None and found.meta.get("phase", 0) > number:
@@ -208,13 +212,17 @@ def fit(config: Config, dataset: Dataset, run: Run, stop: Stop, on_event: Listen
         block = min(MOST_STEPS_PER_EXECUTION if only_head else steps_per_execution(phase, classes), source.steps)
         model = head_model(phase, classes, inputs.shape[1]) if only_head else training_model(phase, classes)
         before = saver
+        if config.model.start_from is not None and found is None and before is None:
+            take_over(model, earlier_run("model.start_from", config.model.start_from), dataset, on_event)
         weights = class_weights(config.loss, dataset.class_names, source.labels)
-        saver = Saver(run, compiled(model, phase, block, source.steps, weights), place, [])
+        saver = Saver(run, compiled(model, phase, block, source.steps, weights, teaching), place, [])
         with stop.deferred():
             if found is not None and found.meta.get("phase", 0) == number:
                 saver.take_up(found, source, on_event)
             elif before is not None:
-                checkpoint.restore(model.get_layer("logits").weights, before.best, run.best_checkpoint)
+                layers = behind_backbone(model) if head_is_enough(phases(config)[number - 1]) else [model]
+                weights_before = [weight for layer in layers for weight in layer.weights]
+                checkpoint.restore(weights_before, before.best, run.best_checkpoint)
                 saver.best = checkpoint.copies(model.weights)
                 place.next_phase()
                 on_event(Note(f"the backbone is trained from here on: {_trained_share(model)}"))

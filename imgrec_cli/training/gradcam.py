@@ -11,6 +11,7 @@ from imgrec_cli.config import BackboneModel, Config, load_config
 from imgrec_cli.explanation import normalised
 from imgrec_cli.machine import native_messages_hidden
 from imgrec_cli.rundir import Run
+from imgrec_cli.training.model import behind_backbone
 from imgrec_cli.training.restored import restored
 
 
@@ -26,21 +27,20 @@ class GradCam:
         """Of the shipped Keras model; None where it has no map, or Keras runs on a backend other than TensorFlow."""
         if keras.backend.backend() != "tensorflow":
             return None
-        logits = shipped.get_layer("logits")
         if isinstance(config.model, BackboneModel):
             network = shipped.get_layer(config.model.name)
             place = max(index for index, layer in enumerate(network.layers) if len(layer.output.shape) == 4)
             inner = keras.Model(network.input, network.layers[place].output)
             last = inner(shipped.get_layer("scaling").output)
             x = entry = keras.Input(last.shape[1:])
-            for layer in network.layers[place + 1 :]:  # pooling, and what some normalise behind it
+            # pooling, what some normalise behind it, and the head; dropout does nothing outside of training
+            for layer in [*network.layers[place + 1 :], *behind_backbone(shipped)]:
                 x = layer(x)
-            # the dropout between the two does nothing outside of training
-            return cls(keras.Model(shipped.input, last), keras.Model(entry, logits(x)))
+            return cls(keras.Model(shipped.input, last), keras.Model(entry, x))
         maps = [layer.output for layer in shipped.layers[3:] if len(getattr(layer.output, "shape", ())) == 4]
         if not maps:
             return None
-        return cls(keras.Model(shipped.input, maps[-1]), keras.Model(maps[-1], logits.output))
+        return cls(keras.Model(shipped.input, maps[-1]), keras.Model(maps[-1], shipped.get_layer("logits").output))
 
     def maps(self, pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> NDArray[np.float32]:
         """Maps float32 [N, h, w], 0 to 1, of what speaks for the classes `labels` int64 [N] (Selvaraju et al. 2017).

@@ -46,8 +46,11 @@ class InputClock:
 
 @dataclass(frozen=True)
 class Source:
-    """Training examples: `inputs` [images, …] by row, and the `rows` int64 [N] and `labels` int64 [N] that train;
-    `balanced` gives every class as many places in an epoch."""
+    """Training examples: `inputs` [images, …] by row, and the `rows` int64 [N] and `labels` int64 [N] that train.
+
+    `balanced` gives every class as many places in an epoch. With `as_places` batches hold the place of every image
+    among the N instead of its label: the loss looks up what it needs.
+    """
 
     inputs: Inputs
     rows: Ints
@@ -55,6 +58,7 @@ class Source:
     batch_size: int
     seed: int
     balanced: bool = False
+    as_places: bool = False
 
     @property
     def steps(self) -> int:
@@ -76,7 +80,8 @@ class Source:
         for start in range(0, len(taken), block):
             began = time.perf_counter()
             chosen = taken[start : start + block]
-            gathered = self.inputs[self.rows[chosen]], self.labels[chosen].astype(np.int32)
+            told = chosen if self.as_places else self.labels[chosen]
+            gathered = self.inputs[self.rows[chosen]], told.astype(np.int32)
             if clock is not None:
                 clock.seconds += time.perf_counter() - began
             yield gathered
@@ -116,6 +121,7 @@ def training_source(config: Config, dataset: Dataset, inputs: Inputs) -> Source:
         train.images_per_step,
         config.seed,
         train.sampling == "balanced",
+        as_places=config.teacher is not None,
     )
 
 

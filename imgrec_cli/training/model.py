@@ -171,14 +171,26 @@ def _graph(config: Config, classes: int, images: Any, dtype: str, *, training: b
             published = backbone(spec, config.image, dtype, fused=training)
             if training:
                 load_pretrained(published, spec, config.image)
-            x = published(family_scaling(spec)(images))
-            if spec.dropout:
-                x = keras.layers.Dropout(spec.dropout, name="dropout", dtype=dtype)(x)
+            x = before_logits(spec, published(family_scaling(spec)(images)), dtype)
         case _:
             assert_never(config.model)
     # the loss needs logits that are not rounded to 8 bits of mantissa
     logits = keras.layers.Dense(classes, name="logits", dtype="float32", **weight_options(config.model))(x)
     return _Graph(logits, x, last_map)
+
+
+def before_logits(spec: BackboneModel, x: Any, dtype: str) -> Any:
+    """What stands between the features of a backbone [B, channels] and the last layer."""
+    if spec.head is not None:
+        x = keras.layers.Dense(spec.head.units, spec.head.activation, name="head", dtype=dtype)(x)
+    if spec.dropout:
+        x = keras.layers.Dropout(spec.dropout, name="dropout", dtype=dtype)(x)
+    return x
+
+
+def behind_backbone(model: keras.Model) -> list[keras.layers.Layer]:
+    """The layers of a model with a backbone that are trained where it is frozen, first to last."""
+    return [layer for layer in model.layers if layer.name in ("head", "logits")]
 
 
 def training_model(config: Config, classes: int) -> keras.Model:

@@ -48,7 +48,8 @@ def disk_bytes(config: Config, classes: int) -> tuple[int, int, int]:
     """Bytes of one checkpoint, of the best weights, and of the bundle."""
     rows = layer_table(config, classes)
     weights = sum(row.parameters for row in rows)
-    trained = rows[-1].parameters if head_is_enough(config) else weights
+    behind = sum(row.parameters for row in rows if row.name in ("head", "softmax"))
+    trained = behind if head_is_enough(config) else weights
     state = _FLOAT * trained * (1 + slots(config))
     return state + _FLOAT * trained, _FLOAT * trained, _FLOAT * weights
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from imgrec_cli.config import Config
 from imgrec_cli.dataset import Dataset
 from imgrec_cli.dataset.split import folds
-from imgrec_cli.errors import DataError
+from imgrec_cli.errors import ConfigError, DataError
 from imgrec_cli.progress import Advance, Listener
 from imgrec_cli.training.features import frozen_features, head_is_enough, head_model
 from imgrec_cli.training.fit import averaged, compiled, predict_logits, steps_per_execution
@@ -27,6 +27,11 @@ def out_of_fold_probabilities(config: Config, dataset: Dataset, number: int, on_
     no score chooses among them, so none of the held-out images has a say in what is asked of it. Raises DataError where
     a class would be missing from the images that a fold trains on.
     """
+    if config.model.start_from is not None:
+        raise ConfigError(
+            "model.start_from: an earlier run may have learnt the very labels that are in doubt here",
+            "leave it out for this: --set model.start_from=null",
+        )
     config = phases(config)[0]  # of two phases the short one tells enough
     classes = len(dataset.class_names)
     # every image may train: the features of a frozen backbone are wanted of all

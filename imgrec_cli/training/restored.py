@@ -7,7 +7,7 @@ from imgrec_cli.rundir import Run
 from imgrec_cli.training import checkpoint
 from imgrec_cli.training.backbone import load_pretrained
 from imgrec_cli.training.features import head_is_enough
-from imgrec_cli.training.model import shipped_model
+from imgrec_cli.training.model import behind_backbone, shipped_model
 
 
 def restored(config: Config, classes: int, run: Run, *, unfamiliarity: bool = False) -> keras.Model:
@@ -23,6 +23,6 @@ def restored(config: Config, classes: int, run: Run, *, unfamiliarity: bool = Fa
     if head_is_enough(config):
         assert isinstance(config.model, BackboneModel)  # noqa: S101 - for the type checker
         load_pretrained(shipped.get_layer(config.model.name), config.model, config.image)
-        weights = shipped.get_layer("logits").weights
+        weights = [weight for layer in behind_backbone(shipped) for weight in layer.weights]
     checkpoint.restore(weights, arrays, run.best_checkpoint)
     return shipped

@@ -6,10 +6,20 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 from numpy.typing import NDArray
 
-from imgrec_cli.config import Config, Conv, Cutmix, Dense, LayersModel, Mixup, Residual, layer_table
+from imgrec_cli.config import (
+    BackboneModel,
+    Config,
+    Conv,
+    CrossEntropy,
+    Cutmix,
+    Dense,
+    LayersModel,
+    Mixup,
+    Residual,
+    layer_table,
+)
 from imgrec_cli.config.shapes import DoesNotFitError
 from imgrec_cli.dataset import Dataset, load_dataset
 from imgrec_cli.progress import Advance, Listener
@@ -17,6 +27,7 @@ from imgrec_cli.training.export import Trained, answers_of
 from imgrec_cli.training.features import frozen_features, head_is_enough, head_model, with_head
 from imgrec_cli.training.fit import steps_per_execution
 from imgrec_cli.training.input import Source, padded_blocks
+from imgrec_cli.training.loss import Teaching, TrainingLoss
 from imgrec_cli.training.model import shipped_model, training_model
 
 Floats = NDArray[np.float32]
@@ -159,17 +170,19 @@ def distilled(teacher: Trained, student: Config, on_event: Listener, start: Trai
     dataset, student = teacher.dataset, without_mixing(student)
     if student.image.size != teacher.config.image.size:
         dataset = load_dataset(student.data, student.image, student.seed, on_event)
-    logits = np.log(np.maximum(_teacher_answers(teacher, on_event), 1e-30)) / SOFTENING
-    soft = np.exp(logits - logits.max(axis=1, keepdims=True))
-    soft /= soft.sum(axis=1, keepdims=True)
+    answers = answers_of(teacher.model, teacher.dataset, "the network's own answers", on_event, split="train")
+    teaching = Teaching(answers.scores, dataset.labels("train"), SOFTENING, TEACHER_SHARE)
     only_head = head_is_enough(student)
     inputs: Any = frozen_features(student, dataset, on_event) if only_head else dataset.pixels
     model = head_model(student, classes, inputs.shape[1]) if only_head else training_model(student, classes)
-    if start is not None:
-        model.set_weights([*start.model.get_weights()[: len(model.get_weights())]])
+    begin = start
+    if isinstance(student.model, BackboneModel) and student.model.start_from is not None:
+        begin = start or teacher  # the network is the same on smaller images, and its weights lie nowhere else
+    if begin is not None:
+        model.set_weights(begin.model.get_weights()[: len(model.get_weights())])
     rows, labels = dataset.rows("train"), dataset.labels("train")
-    # the label of an image is its place: the loss looks up what it needs
-    source = Source(inputs, rows, np.arange(len(rows)), min(student.train.images_per_step, len(rows)), student.seed)
+    batch_size = min(student.train.images_per_step, len(rows))
+    source = Source(inputs, rows, labels, batch_size, student.seed, as_places=True)
     tuning = min(MOST_TUNING_EPOCHS, max(TUNING_EPOCHS, -(-TUNING_STEPS // source.steps)))
     epochs = student.train.epochs if start is None else tuning
     block = min(steps_per_execution(student, classes), source.steps)
@@ -178,7 +191,7 @@ def distilled(teacher: Trained, student: Config, on_event: Listener, start: Trai
     )
     model.compile(
         optimizer=keras.optimizers.Adam(rate),
-        loss=_loss(soft.astype(np.float32), labels),
+        loss=TrainingLoss(CrossEntropy(type="cross_entropy"), None, None, teaching),
         steps_per_execution=block,
         jit_compile=False,
     )
@@ -207,24 +220,3 @@ def without_mixing(config: Config) -> Config:
 def replace_pixels(dataset: Dataset, inputs: Any) -> Dataset:
     """The data set with other inputs by row, such as features, in place of pixels."""
     return dataset if inputs is dataset.pixels else replace(dataset, pixels=inputs)
-
-
-def _teacher_answers(teacher: Trained, on_event: Listener) -> NDArray[np.float64]:
-    found = answers_of(teacher.model, teacher.dataset, "the network's own answers", on_event, split="train")
-    return found.scores.astype(np.float64)
-
-
-def _loss(soft: Floats, labels: NDArray[np.int64]) -> Any:
-    """Cross entropy against labels and softened answers, of logits [B, classes] and places [B] of the images."""
-    table, truth = ops.convert_to_tensor(soft), ops.convert_to_tensor(labels.astype(np.int32))
-
-    def loss(places: Any, logits: Any) -> Any:
-        places = ops.reshape(ops.cast(places, "int32"), (-1,))
-        hard = keras.losses.sparse_categorical_crossentropy(ops.take(truth, places), logits, from_logits=True)
-        learnt = keras.losses.categorical_crossentropy(
-            ops.take(table, places, axis=0), logits / SOFTENING, from_logits=True
-        )
-        # the square makes up for the smaller gradients of softened answers
-        return (1 - TEACHER_SHARE) * hard + TEACHER_SHARE * SOFTENING**2 * learnt
-
-    return loss

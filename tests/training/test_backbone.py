@@ -260,34 +260,40 @@ def pretrained(tmp_path_factory):
     return path
 
 
-def settings(pretrained, *more):
+def settings(pretrained, *more, behind=""):
     return [
-        f"model={{type: backbone, name: mobilenet_v2, weights: {pretrained}, freeze: true}}",
+        f"model={{type: backbone, name: mobilenet_v2, weights: {pretrained}, freeze: true{behind}}}",
         "image={size: [32, 32]}",
         *more,
     ]
 
 
-def test_a_frozen_backbone_is_shipped_as_it_was_with_a_trained_last_layer(tiny_config, tmp_path, pretrained):
+def test_a_frozen_backbone_is_shipped_as_it_was_with_the_trained_layers_behind_it(tiny_config, tmp_path, pretrained):
+    import json
+
     import keras
 
     from imgrec_cli.api import train
     from imgrec_cli.classifier import Classifier
     from imgrec_cli.training import checkpoint
 
-    run = train(tiny_config, settings(pretrained, "train.epochs=3"), runs=tmp_path)
+    behind = ", head: {units: 24, activation: silu}, dropout: 0.2"
+    run = train(tiny_config, settings(pretrained, "train.epochs=3", behind=behind), runs=tmp_path)
     assert run.record["status"] == "finished"
-    # only the last layer was trained: its kernel and bias are all that the checkpoint holds
+    # only what stands behind the backbone was trained: its kernels and biases are all that the checkpoint holds
     arrays = checkpoint.read(run.best_checkpoint)[0]["weights"]
-    assert [array.shape for array in arrays] == [(1280, 3), (3,)]
-    # the bundle equals the file's backbone followed by that layer
+    assert [array.shape for array in arrays] == [(1280, 24), (24,), (24, 3), (3,)]
+    layers = {row["name"]: row for row in json.loads(run.layers_file.read_text(encoding="utf-8"))}
+    assert [layers[name]["parameters"] for name in ("head", "softmax")] == [1280 * 24 + 24, 24 * 3 + 3]
+    # the bundle equals the file's backbone followed by these layers
     from imgrec_cli.training.backbone import backbone
 
     built = backbone(BackboneModel(type="backbone", name="mobilenet_v2"), Image(size=(32, 32)), "float32", fused=False)
     built.load_weights(pretrained)
     pixels = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
     features = keras.ops.convert_to_numpy(built(pixels.astype("float32") / 127.5 - 1, training=False))
-    logits = features.astype("float64") @ arrays[0] + arrays[1]
+    hidden = features.astype("float64") @ arrays[0] + arrays[1]
+    logits = (hidden / (1 + np.exp(-hidden))) @ arrays[2] + arrays[3]
     expected = np.exp(logits - logits.max(axis=1, keepdims=True))
     expected /= expected.sum(axis=1, keepdims=True)
     np.testing.assert_allclose(Classifier.load(run.folder).scores(pixels), expected, atol=1e-4)
@@ -337,3 +343,18 @@ def test_a_second_phase_that_cannot_be_is_told(tiny_config, model, told):
             tiny_config, ["image={size: [32, 32]}", f"model={{type: backbone, name: resnet50, weights: w.h5, {model}}}"]
         )
     assert told in caught.value.message
+
+
+def test_the_head_has_its_place_in_a_network_that_is_trained_as_a_whole():
+    from imgrec_cli.config import Config, layer_table
+    from imgrec_cli.training.model import shipped_model
+
+    model = {"type": "backbone", "name": "mobilenet_v3_small", "width": 0.75, "head": {"units": 16}, "dropout": 0.5}
+    config = Config.model_validate({"image": {"size": [32, 32]}, "model": model})
+    built = shipped_model(config, 5, unfamiliarity=True)
+    assert [layer.name for layer in built.layers[-6:]] == [
+        "mobilenet_v3_small", "head", "dropout", "logits", "probabilities", "unfamiliarity"
+    ]  # fmt: skip
+    assert built.get_layer("head").activation.__name__ == "relu"
+    parameters = sum(row.parameters for row in layer_table(config, 5))
+    assert built.count_params() == parameters + built.get_layer("unfamiliarity").count_params()

@@ -96,23 +96,6 @@ def test_a_student_learns_the_teachers_answers(tiny_config, trained):
     assert len(answers) == len(teacher)
 
 
-def test_the_loss_is_hinton_s(trained):
-    import keras
-    from scipy.special import log_softmax
-
-    from imgrec_cli.training.smaller import SOFTENING, TEACHER_SHARE, _loss
-
-    random = np.random.default_rng(0)
-    soft = random.dirichlet(np.ones(3), 5).astype("float32")
-    labels, logits = random.integers(0, 3, 5), random.normal(size=(4, 3)).astype("float32")
-    places = np.array([4, 0, 2, 2])
-    found = keras.ops.convert_to_numpy(_loss(soft, labels)(places[:, None], logits))
-    hard = -log_softmax(logits, axis=1)[np.arange(4), labels[places]]
-    learnt = -(soft[places] * log_softmax(logits / SOFTENING, axis=1)).sum(axis=1)
-    expected = (1 - TEACHER_SHARE) * hard + TEACHER_SHARE * SOFTENING**2 * learnt
-    np.testing.assert_allclose(found, expected, rtol=1e-4)
-
-
 def test_the_command_writes_the_smallest_that_fits(imgrec, run):
     done = imgrec("compress", run, "--max-size", "1MB", "--max-drop", "100")
     assert done.code == 0, done.err

@@ -73,6 +73,29 @@ def test_losses_of_huge_logits_have_finite_gradients(loss):
     assert np.isfinite(tape.gradient(value, logits).numpy()).all()
 
 
+@pytest.mark.parametrize(("temperature", "share"), [(3.0, 0.7), (1.0, 1.0), (20.0, 0.25)])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_teacher_s_share_of_the_loss_is_hinton_s_in_float64(temperature, share, weighted):
+    from scipy.special import rel_entr, softmax
+
+    from imgrec_cli.training.loss import Teaching, TrainingLoss
+
+    teacher = GENERATOR.normal(scale=6, size=(50, 6))
+    teaching = Teaching(softmax(teacher, axis=1), LABELS, temperature, share)
+    places = GENERATOR.permutation(50)[:20]
+    weights = np.array([1, 2, 3, 4, 5, 6], np.float32) if weighted else None
+    spec = CrossEntropy(type="cross_entropy", label_smoothing=0.1)
+    found = float(TrainingLoss(spec, weights, None, teaching)(places, LOGITS[places]))
+    answers = softmax(LOGITS.astype(np.float64) / temperature, axis=1)
+    divergence = rel_entr(softmax(teacher / temperature, axis=1), answers).sum(axis=1)
+    losses = (1 - share) * cross_entropy(smoothed(0.1)) + share * temperature**2 * divergence
+    expected = (losses * (weights[LABELS] if weighted else 1))[places].mean()
+    assert found == pytest.approx(expected, rel=1e-4)
+    right = teaching.accuracy()
+    right.update_state(places, LOGITS[places])
+    assert float(right.result()) == pytest.approx((LOGITS.argmax(axis=1) == LABELS)[places].mean())
+
+
 def test_balanced_weights_are_scikit_learn_s_and_given_ones_stand_by_name():
     from imgrec_cli.training.loss import class_weights
 
