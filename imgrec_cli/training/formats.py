@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -117,7 +118,8 @@ def _write_litert(model: keras.Model, path: Path, target: str, pixels: Pixels) -
         converter.inference_input_type = converter.inference_output_type = tf.int8
     converter.target_spec.supported_ops = operators
     try:
-        with native_messages_hidden():
+        with native_messages_hidden(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # int8 inputs have no ranges yet, it says: the images are about to tell
             content = converter.convert()
     except Exception as error:
         if type(error).__name__ != "ConverterError":  # the converter's own kind, which is not public
@@ -172,7 +174,6 @@ def _write_onnx(model: keras.Model, path: Path) -> None:
     if missing:
         raise MissingExtraError(f"the export to ONNX needs {', '.join(missing)}", install_command("onnx"))
     import logging
-    import warnings
 
     logging.getLogger("tf2onnx").setLevel(logging.WARNING)
     with native_messages_hidden(), warnings.catch_warnings():
