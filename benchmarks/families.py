@@ -1,7 +1,7 @@
 """Every family of keras.applications at its smallest member, trained from scratch and frozen, to LiteRT: does it pass?
 
 Command: python benchmarks/families.py [FAMILY …] [--side 96] [--to FORMAT …]
-Two classes of the sample, one epoch. Frozen ones have random weights in a file as keras.applications would write it.
+Two classes of the sample, one epoch. Frozen ones have random weights, in a file that is read as one of theirs.
 Prints a row as soon as it is known; exit code 4 where a training or a float32 export does not pass.
 """
 
@@ -64,14 +64,12 @@ def main() -> int:
 
 def judged(name: str, side: int, targets: list[str], folder: Path, *, frozen: bool) -> tuple[list[str], bool]:
     """Seconds of the training with all that follows, a cell for each format, and whether what has to pass did."""
-    config, weights, sample = folder / "family.yaml", folder / "weights.h5", ROOT / "data" / "fashion-mini"
+    config, weights, sample = folder / "family.yaml", folder / "family.weights.h5", ROOT / "data" / "fashion-mini"
     classes = ", ".join(sorted(path.name for path in (sample / "train").iterdir())[:2])
     plain = {"folder": sample, "classes": classes, "side": side, "name": name, "width": SMALLEST[name]}
     config.write_text(CONFIG.format(**plain, more="weights: none"), encoding="utf-8")
     if frozen:
-        file = folder / "weights.weights.h5"  # the only name that Keras writes
-        subprocess.run([sys.executable, "-c", WRITE_WEIGHTS, config, file], check=True, capture_output=True)
-        file.rename(weights)
+        subprocess.run([sys.executable, "-c", WRITE_WEIGHTS, config, weights], check=True, capture_output=True)
         config.write_text(CONFIG.format(**plain, more=f"weights: {weights}, freeze: true"), encoding="utf-8")
     began = time.perf_counter()
     done = subprocess.run([*IMGREC, "train", config, "--quiet"], cwd=folder, capture_output=True, text=True)

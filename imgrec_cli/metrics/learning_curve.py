@@ -35,25 +35,27 @@ def learning_curve(
     """
     random = np.random.Generator(np.random.Philox(key=[seed, 1]))
     present = np.bincount(test_labels, minlength=classes)
+    counts = np.bincount(labels, minlength=classes)
     points: list[Point] = []
     for share in SHARES:
+        taken = np.minimum(np.maximum(np.round(share * counts).astype(int), 1), counts)
+        images = int(taken.sum())
+        if points and images <= points[-1].images:  # with few images of a class shares are the same
+            continue
         accuracies, recalls = [], []
-        images = 0
         for _ in range(DRAWS if share < 1 else 1):
             order = random.permutation(len(labels))
             rows = np.concatenate(
-                [of_class[: max(1, round(share * len(of_class)))] for of_class in _by_class(order, labels, classes)]
+                [of_class[:most] for of_class, most in zip(_by_class(order, labels, classes), taken, strict=True)]
             )
             answers = ridge_classifier(features[rows], labels[rows], test_features, classes)
             right = answers == test_labels
-            images = len(rows)
             accuracies.append(right.mean())
             with np.errstate(invalid="ignore"):
                 recalls.append(np.bincount(test_labels, right, classes) / present)
-        if not points or images > points[-1].images:
-            points.append(
-                Point(images, float(np.mean(accuracies)), min(accuracies), max(accuracies), np.mean(recalls, axis=0))
-            )
+        points.append(
+            Point(images, float(np.mean(accuracies)), min(accuracies), max(accuracies), np.mean(recalls, axis=0))
+        )
     return points
 
 
@@ -85,7 +87,7 @@ def ridge_classifier(features: Floats, labels: Ints, test_features: Floats, clas
         squared, v = squared[kept], v[:, kept]
         u = x @ v / np.sqrt(squared)
     projected = u.T @ targets
-    best, weights = np.inf, np.zeros((x.shape[1], classes))
+    best, chosen = np.inf, np.zeros_like(squared)
     for strength in STRENGTHS:
         shrunk = squared / (squared + strength * len(x))
         left = targets - u @ (shrunk[:, None] * projected)
@@ -93,7 +95,8 @@ def ridge_classifier(features: Floats, labels: Ints, test_features: Floats, clas
         leverage = (u * u) @ shrunk + 1 / len(x)
         error = float(((left / np.maximum(1 - leverage, 1e-6)[:, None]) ** 2).mean())
         if error < best:
-            best, weights = error, v @ ((shrunk / np.sqrt(squared))[:, None] * projected)
+            best, chosen = error, shrunk
+    weights = v @ ((chosen / np.sqrt(squared))[:, None] * projected)
     answers: Ints = (((test_features - mean) / deviation) @ weights + centre).argmax(axis=1)
     return answers
 
