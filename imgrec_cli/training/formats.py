@@ -102,7 +102,8 @@ def _write_litert(model: keras.Model, path: Path, target: str, pixels: Pixels) -
     images = tf.TensorSpec((batch, *model.input_shape[1:]), dtype, name="images")
     function = tf.function(lambda pixels: model(pixels, training=False), input_signature=[images])
     with native_messages_hidden():
-        converter = tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()], model)
+        traced = function.get_concrete_function()
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([traced], model)
     converter.experimental_lower_to_saved_model = False
     operators = [sets.TFLITE_BUILTINS]
     if target != "litert":
@@ -124,7 +125,8 @@ def _write_litert(model: keras.Model, path: Path, target: str, pixels: Pixels) -
     except Exception as error:
         if type(error).__name__ != "ConverterError":  # the converter's own kind, which is not public
             raise
-        raise _unsupported(error) from error
+        places = {operation.type: operation.name for operation in traced.graph.get_operations()}
+        raise _unsupported(error, places) from error
     with replacing(path) as stream:
         stream.write(content)
 
@@ -137,12 +139,13 @@ def _representative(pixels: Pixels, dtype: str) -> Iterator[list[NDArray[Any]]]:
         yield [image[None]]
 
 
-def _unsupported(error: Exception) -> ExportError:
+def _unsupported(error: Exception, places: dict[str, str]) -> ExportError:
+    """What the converter could not convert; `places` are the names of the graph's operations, by operator."""
     text = str(error)
-    operator, place = re.search(r"'tf\.(\w+)' op", text), re.search(r'"([^"@]+)@', text)
+    operator = re.search(r"'tf\.(\w+)' op", text)
     if operator is None:
         return ExportError(f"the export failed: {text.splitlines()[-1][:300]}")
-    parts = place[1].split("/") if place else []
+    parts = places.get(operator[1], "").split("/")
     layer = re.sub(r"_\d+$", "", parts[1]) if len(parts) > 1 else "?"
     return ExportError(
         f"layer {layer} needs the operator {operator[1]}, which light runtimes do not have. Nothing was shipped",
