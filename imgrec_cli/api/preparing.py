@@ -59,7 +59,7 @@ def set_up(config: "Config", on_event: Listener, listing: "Listing | None" = Non
             "runtime": config.runtime.model_copy(
                 update={
                     "device": machine.device,
-                    "threads": machine.threads,
+                    "threads": "auto" if machine.backend == "jax" else machine.threads,  # JAX has no setting
                     "backend": machine.backend,
                     "deterministic": machine.deterministic,
                 }

@@ -65,7 +65,7 @@ class Unfamiliarity(keras.layers.Layer):
 
     def call(self, inputs: Any) -> Any:
         features, logits = inputs
-        _, mean, scale, mean_energy, scale_energy = ops.unstack(self.numbers)
+        _, mean, scale, mean_energy, scale_energy = ops.unstack(ops.convert_to_tensor(self.numbers))
         largest = ops.max(logits, axis=-1, keepdims=True)
         energy = -ops.log(ops.sum(ops.exp(logits - largest), axis=-1)) - largest[:, 0]
         return (self.distance(features) - mean) * scale + (energy - mean_energy) * scale_energy
