@@ -1,74 +1,67 @@
 """The configuration: typed sections, and reading, checking and writing them as YAML."""
 
-from imgrec_cli.config.durations import Duration
-from imgrec_cli.config.loading import check_class_names, check_weights, load_config, parse_config
-from imgrec_cli.config.schema import json_schema
-from imgrec_cli.config.search import Space
-from imgrec_cli.config.sections import (
-    FORMAT_VERSION,
-    Activation,
-    Adam,
-    AdamW,
+from imgrec_cli.config.augmentation import (
     Augmentation,
-    BackboneModel,
-    BatchNorm,
     Brightness,
     ChannelShift,
-    Config,
     Contrast,
-    Conv,
-    CosineSchedule,
     Crop,
-    CrossEntropy,
     Cutmix,
-    Data,
-    Decision,
-    Dense,
-    Dropout,
-    EarlyStopping,
     Erase,
-    ExponentialSchedule,
-    Export,
     Fill,
-    Flatten,
     Flip,
+    Mixup,
+    RandAugment,
+    Rotate,
+    Shear,
+    Shift,
+    Zoom,
+)
+from imgrec_cli.config.durations import Duration
+from imgrec_cli.config.images import Data, Fold, Image, Split, Standardize
+from imgrec_cli.config.learning import (
+    Adam,
+    AdamW,
+    CosineSchedule,
+    CrossEntropy,
+    EarlyStopping,
+    ExponentialSchedule,
     Focal,
-    Fold,
-    GlobalPool,
-    Head,
-    Image,
-    Layer,
-    LayersModel,
     Lion,
     Loss,
     MeanAbsoluteError,
-    Mixup,
-    Model,
     MonitoredMetric,
     Muon,
     Optimizer,
     PlateauSchedule,
-    Pool,
-    RandAugment,
-    Residual,
     RMSprop,
-    Rotate,
-    Runtime,
-    SearchChoices,
-    SearchRange,
-    Section,
     Sgd,
-    Shear,
-    Shift,
-    Split,
-    Standardize,
     StepSchedule,
     Teacher,
     Train,
-    Unfreeze,
-    Zoom,
 )
+from imgrec_cli.config.loading import check_class_names, check_weights, load_config, parse_config
+from imgrec_cli.config.networks import (
+    BackboneModel,
+    BatchNorm,
+    Conv,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalPool,
+    Head,
+    Layer,
+    LayersModel,
+    Model,
+    Pool,
+    Residual,
+    Unfreeze,
+)
+from imgrec_cli.config.schema import json_schema
+from imgrec_cli.config.search import Space
+from imgrec_cli.config.sections import Config, Decision, Export, Runtime, SearchChoices, SearchRange
 from imgrec_cli.config.shapes import LayerRow, expanded, layer_table, projection, values_of_layers
+from imgrec_cli.config.values import FORMAT_VERSION, Activation, Section
 from imgrec_cli.config.writing import path_from, resolved_yaml, written
 
 __all__ = [

@@ -6,7 +6,9 @@ from collections.abc import Iterable
 from typing import Any, get_args, get_origin
 
 from imgrec_cli.config.document import KeyPath
-from imgrec_cli.config.sections import Config, Section, Unfreeze
+from imgrec_cli.config.networks import Unfreeze
+from imgrec_cli.config.sections import Config
+from imgrec_cli.config.values import Section
 
 _PATIENCE = "train.early_stopping.patience"
 _SHIFT = "{type: shift, height: 0.2, width: 0.2} in augment"

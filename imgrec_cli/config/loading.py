@@ -10,9 +10,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from imgrec_cli.config.document import Document, KeyPath, Problem, override, read_document
+from imgrec_cli.config.networks import BackboneModel
 from imgrec_cli.config.problems import problems_of
 from imgrec_cli.config.rules import RULES
-from imgrec_cli.config.sections import FORMAT_VERSION, BackboneModel, Config
+from imgrec_cli.config.sections import Config
+from imgrec_cli.config.values import FORMAT_VERSION
 from imgrec_cli.config.writing import NO_PATHS, PATH_KEYS
 from imgrec_cli.errors import ARCHIVES, ConfigError, quoted, unpack_command
 

@@ -8,7 +8,8 @@ from pydantic_core import ErrorDetails
 
 from imgrec_cli.config.document import Document, KeyPath, Problem, plain_scalar
 from imgrec_cli.config.hints import about_key, about_word, sections_in, tag_of
-from imgrec_cli.config.sections import Config, SearchChoices, SearchRange, Section
+from imgrec_cli.config.sections import Config, SearchChoices, SearchRange
+from imgrec_cli.config.values import Section
 from imgrec_cli.config.writing import written
 
 _BRANCHES: dict[str, type[Section]] = {"<range>": SearchRange, "<choices>": SearchChoices}

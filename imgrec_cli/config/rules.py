@@ -2,27 +2,12 @@
 
 from collections.abc import Callable, Iterator
 
+from imgrec_cli.config.augmentation import Cutmix, Erase, Fill, Mixup, RandAugment, Rotate, Shear, Shift, Zoom
 from imgrec_cli.config.document import KeyPath
-from imgrec_cli.config.sections import (
-    BackboneModel,
-    Config,
-    CosineSchedule,
-    Cutmix,
-    Erase,
-    Fill,
-    LayersModel,
-    LearningRate,
-    Mixup,
-    PlateauSchedule,
-    RandAugment,
-    Residual,
-    Rotate,
-    SearchRange,
-    Shear,
-    Shift,
-    Standardize,
-    Zoom,
-)
+from imgrec_cli.config.images import Standardize
+from imgrec_cli.config.learning import CosineSchedule, LearningRate, PlateauSchedule
+from imgrec_cli.config.networks import BackboneModel, LayersModel, Residual
+from imgrec_cli.config.sections import Config, SearchRange
 from imgrec_cli.config.shapes import BACKBONES, DoesNotFitError, Shape, after
 
 NOT_SEARCHED = ("version", "seed", "data", "decision", "runtime", "export", "search")

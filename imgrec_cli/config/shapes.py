@@ -5,10 +5,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
-from imgrec_cli.config.sections import (
+from imgrec_cli.config.networks import (
     BackboneModel,
     BatchNorm,
-    Config,
     Conv,
     Dense,
     Dropout,
@@ -16,10 +15,11 @@ from imgrec_cli.config.sections import (
     GlobalPool,
     Layer,
     LayersModel,
-    Padding,
     Pool,
     Residual,
 )
+from imgrec_cli.config.sections import Config
+from imgrec_cli.config.values import Padding
 
 Shape = tuple[int, ...]
 

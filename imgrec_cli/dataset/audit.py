@@ -15,7 +15,7 @@ from imgrec_cli.dataset.walk import Split
 from imgrec_cli.imaging import SUFFIXES_OF
 
 if TYPE_CHECKING:  # config imports pydantic, and `imgrec evaluate` has to start without it
-    from imgrec_cli.config.sections import Data
+    from imgrec_cli.config.images import Data
 
 Level = Literal["error", "warning", "notice"]
 

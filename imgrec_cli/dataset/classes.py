@@ -8,7 +8,7 @@ from imgrec_cli.dataset.walk import natural_order
 from imgrec_cli.errors import DataError
 
 if TYPE_CHECKING:  # config imports pydantic, and `imgrec evaluate` has to start without it
-    from imgrec_cli.config.sections import Classes
+    from imgrec_cli.config.images import Classes
 
 
 def class_of(names: Iterable[str], classes: "Classes") -> dict[str, str | None]:

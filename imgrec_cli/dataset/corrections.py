@@ -18,7 +18,7 @@ from imgrec_cli.dataset.walk import nfc
 from imgrec_cli.errors import DataError
 
 if TYPE_CHECKING:  # config imports pydantic, and `imgrec evaluate` has to start without it
-    from imgrec_cli.config.sections import Data
+    from imgrec_cli.config.images import Data
 
 COLUMNS = ("path", "action", "label", "note", "hash")
 ACTIONS = ("exclude", "relabel")

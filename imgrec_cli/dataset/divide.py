@@ -11,7 +11,7 @@ from imgrec_cli.dataset.walk import Split
 from imgrec_cli.errors import DataError
 
 if TYPE_CHECKING:
-    from imgrec_cli.config.sections import Data
+    from imgrec_cli.config.images import Data
 
 
 def assigned_splits(corrected: Corrected, facts: list[Facts], data: "Data", seed: int) -> dict[int, Split]:

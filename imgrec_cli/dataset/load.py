@@ -20,7 +20,7 @@ from imgrec_cli.imaging import PixelSpec
 from imgrec_cli.progress import Listener, Note, Warn, ignore
 
 if TYPE_CHECKING:
-    from imgrec_cli.config.sections import Data, Image
+    from imgrec_cli.config.images import Data, Image
 
 AUTO_BITS = (8, 10, 12, 14, 16)
 _NAMED = 10  # skipped images named in a warning

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imgrec_cli.config import Data, layer_table, parse_config, path_from, written
-from imgrec_cli.config.sections import regex_with_one_capture
+from imgrec_cli.config.values import regex_with_one_capture
 from imgrec_cli.dataset.first_look import GROUP, FirstLook, look_at
 from imgrec_cli.errors import InputError
 from imgrec_cli.machine import available_cores, available_memory_bytes, matrix_gflops, nvidia_cards

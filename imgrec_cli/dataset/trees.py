@@ -26,7 +26,7 @@ from imgrec_cli.dataset.walk import (
 from imgrec_cli.errors import DataError
 
 if TYPE_CHECKING:  # config imports pydantic, and `imgrec evaluate` has to start without it
-    from imgrec_cli.config.sections import Data
+    from imgrec_cli.config.images import Data
 
 Image = tuple[str, str, str]  # path, file, group
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imgrec_cli.config.sections import Data
-from imgrec_cli.config.sections import Image as ImageSection
+from imgrec_cli.config.images import Data
+from imgrec_cli.config.images import Image as ImageSection
 from imgrec_cli.dataset import load_dataset
 from imgrec_cli.dataset.audit import Finding
 from imgrec_cli.dataset.look import Look, look_at

@@ -2,7 +2,7 @@
 
 import pytest
 
-from imgrec_cli.config.sections import Classes
+from imgrec_cli.config.images import Classes
 from imgrec_cli.dataset.classes import class_of
 from imgrec_cli.errors import DataError
 

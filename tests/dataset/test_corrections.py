@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from imgrec_cli.config.sections import Data
-from imgrec_cli.config.sections import Image as ImageSection
+from imgrec_cli.config.images import Data
+from imgrec_cli.config.images import Image as ImageSection
 from imgrec_cli.dataset import Dataset, load_dataset, plan, scan
 from imgrec_cli.dataset.corrections import read_corrections
 from imgrec_cli.dataset.digests import digest_of_file

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from imgrec_cli.config.sections import Data
+from imgrec_cli.config.images import Data
 from imgrec_cli.dataset import Listing, plan, scan
 from imgrec_cli.errors import DataError
 

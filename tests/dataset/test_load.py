@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from imgrec_cli.config.sections import Data, Image, Split
+from imgrec_cli.config.images import Data, Image, Split
 from imgrec_cli.dataset import Dataset, clear_packs, list_packs, load_dataset, pack, plan, scan
 from imgrec_cli.errors import DataError, DiskSpaceError, InputError
 from imgrec_cli.imaging import PixelSpec, load_pixels
@@ -469,7 +469,7 @@ def test_a_cache_that_cannot_be_made(folder: Path, tmp_path: Path, monkeypatch: 
 
 LOAD = """
 import sys, time
-from imgrec_cli.config.sections import Data, Image
+from imgrec_cli.config.images import Data, Image
 from imgrec_cli.dataset import load_dataset, pack
 from imgrec_cli.progress import Advance, Note
 real = pack.decode

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from imgrec_cli.config.sections import Data
+from imgrec_cli.config.images import Data
 from imgrec_cli.dataset import plan, scan
 from imgrec_cli.dataset.look import look_at
 from imgrec_cli.dataset.manifest import read_manifest

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from imgrec_cli.config.sections import Data, Split
+from imgrec_cli.config.images import Data, Split
 from imgrec_cli.dataset import Listing, scan, scan_labelled
 from imgrec_cli.errors import DataError
 
