@@ -17,11 +17,11 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from imgrec_cli.atomic import replacing
+from imgrec_cli.atomic import full_disk_said, replacing
 from imgrec_cli.bundle import TARGETS, Manifest
 from imgrec_cli.config import Config, load_config, resolved_yaml
 from imgrec_cli.engines import Engine, Pixels, Scores
-from imgrec_cli.errors import ExportError, MissingExtraError, install_command
+from imgrec_cli.errors import DiskSpaceError, ExportError, MissingExtraError, install_command
 from imgrec_cli.machine import native_messages_hidden
 from imgrec_cli.training import checkpoint
 from imgrec_cli.training.families import CaffeScaling
@@ -29,6 +29,7 @@ from imgrec_cli.training.model import shipped_model
 
 METADATA = "imgrec.json"
 LABELS = "labels.txt"
+LARGE_WEIGHTS_BYTES = 64_000_000  # in float32
 # Distances are squares of small differences: 8 bits cannot tell them apart. And a file for plain Keras holds no layer
 # of ours.
 WITHOUT_UNFAMILIARITY = ("litert-int8", "tflite-micro", "keras")
@@ -91,41 +92,56 @@ def _caffe_scaling(images: Any) -> Any:
 def _write_litert(model: keras.Model, path: Path, target: str, pixels: Pixels) -> None:
     """By LiteRT's own converter, from a graph that holds the weights as constants.
 
-    Keras's exporter calls it too, but by way of a SavedModel on the disk, which takes three times as long, and it
-    allows TensorFlow's own operators, which no light runtime has.
+    Keras's exporter calls it too, but by way of a SavedModel on the disk, which takes three times as long for a usual
+    network. For one of large weights, which a graph would hold several times over, it is the better way. It would also
+    allow TensorFlow's own operators, which no light runtime has.
     """
     import tensorflow as tf
 
-    sets, dtype, batch = tf.lite.OpsSet, model.inputs[0].dtype, None
-    if target == "tflite-micro":
-        batch = 1  # memory is laid out for one image
-    images = tf.TensorSpec((batch, *model.input_shape[1:]), dtype, name="images")
-    function = tf.function(lambda pixels: model(pixels, training=False), input_signature=[images])
-    with native_messages_hidden():
-        traced = function.get_concrete_function()
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([traced], model)
-    converter.experimental_lower_to_saved_model = False
+    sets, dtype = tf.lite.OpsSet, model.inputs[0].dtype
     operators = [sets.TFLITE_BUILTINS]
-    if target != "litert":
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    options: dict[str, Any] = {} if target == "litert" else {"optimizations": [tf.lite.Optimize.DEFAULT]}
+    types, batch = {}, None
     match target:
         case "litert-float16":
-            converter.target_spec.supported_types = [tf.float16]
+            types["supported_types"] = [tf.float16]
         case "litert-int8" | "tflite-micro":
             # by int8 operators alone where there are, and by the others at the rim: the input is uint8
             operators = [sets.TFLITE_BUILTINS_INT8, *([] if target == "tflite-micro" else operators)]
-            converter.representative_dataset = lambda: _representative(pixels, dtype)
+            options["representative_dataset"] = lambda: _representative(pixels, dtype)
     if target == "tflite-micro":
-        converter.inference_input_type = converter.inference_output_type = tf.int8
-    converter.target_spec.supported_ops = operators
+        batch = 1  # memory is laid out for one image
+        options.update(inference_input_type=tf.int8, inference_output_type=tf.int8)
+    types["supported_ops"] = operators
+    signature = [tf.TensorSpec((batch, *model.input_shape[1:]), dtype, name="images")]
+    temporary = Path(tempfile.gettempdir())
+    places: dict[str, str] = {}
     try:
-        with native_messages_hidden(), warnings.catch_warnings():
+        with native_messages_hidden(), full_disk_said(temporary), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # int8 inputs have no ranges yet, it says: the images are about to tell
+            if 4 * model.count_params() > LARGE_WEIGHTS_BYTES:
+                way = {"verbose": False, "input_signature": signature}
+                model.export(path, format="litert", target_spec=types, **way, **options)
+                return
+            traced = tf.function(lambda images: model(images, training=False), signature).get_concrete_function()
+            places = {operation.type: operation.name for operation in traced.graph.get_operations()}
+            converter = tf.lite.TFLiteConverter.from_concrete_functions([traced], model)
+            converter.experimental_lower_to_saved_model = False
+            for name, value in options.items():
+                setattr(converter, name, value)
+            for name, value in types.items():
+                setattr(converter.target_spec, name, value)
             content = converter.convert()
+    except tf.errors.OpError as error:  # TensorFlow writes a copy of a large model on the way, in its own words
+        if "No space left on device" not in str(error):
+            raise
+        raise DiskSpaceError(
+            f"{temporary}: the disk became full while the model was exported",
+            "make room, or name a folder on a larger disk by the environment variable TMPDIR",
+        ) from error
     except Exception as error:
         if type(error).__name__ != "ConverterError":  # the converter's own kind, which is not public
             raise
-        places = {operation.type: operation.name for operation in traced.graph.get_operations()}
         raise _unsupported(error, places) from error
     with replacing(path) as stream:
         stream.write(content)
@@ -145,7 +161,8 @@ def _unsupported(error: Exception, places: dict[str, str]) -> ExportError:
     operator = re.search(r"'tf\.(\w+)' op", text)
     if operator is None:
         return ExportError(f"the export failed: {text.splitlines()[-1][:300]}")
-    parts = places.get(operator[1], "").split("/")
+    said = re.search(r'"([^"@]+)@', text)
+    parts = places.get(operator[1], said[1] if said else "").split("/")
     layer = re.sub(r"_\d+$", "", parts[1]) if len(parts) > 1 else "?"
     return ExportError(
         f"layer {layer} needs the operator {operator[1]}, which light runtimes do not have. Nothing was shipped",
