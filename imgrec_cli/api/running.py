@@ -228,7 +228,7 @@ def _fit_export_judge(config: "Config", dataset: "Dataset", run: Run, stop: "Sto
     run.update_record(best_epoch=trained.best_epoch, sha256=digests)
     shipped = rebuilt(config, dataset, trained.model)
     features = analysis.learn_familiar(config, dataset, shipped, on_event, trained.features)
-    manifest = export(config, dataset, run, trained.model, shipped, on_event)
+    manifest = export(config, dataset, run, trained.model, shipped, on_event, trained.features)
     split = "test" if len(dataset.rows("test")) else "validation"
     images = images_of_run(run, split, manifest, on_event)  # from their files, as a user's photos will come
     evaluation = evaluate_files(Classifier.load(run.folder), images, split, on_event)

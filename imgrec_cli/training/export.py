@@ -37,7 +37,7 @@ from imgrec_cli.rundir import Run
 from imgrec_cli.training.formats import add_metadata, open_runtime, write_model
 from imgrec_cli.training.input import padded_blocks
 from imgrec_cli.training.micro import open_judge, write_sources
-from imgrec_cli.training.model import shipped_model
+from imgrec_cli.training.model import behind_backbone, shipped_model
 from imgrec_cli.training.restored import restored
 
 BATCH_SIZE = 32  # of the comparison; does not change its result
@@ -328,16 +328,38 @@ def _put(unfinished: Path, place: Path) -> None:
     unfinished.replace(place)
 
 
+def labels_as_trained(
+    trained: keras.Model, dataset: Dataset, features: NDArray[np.float32] | None, on_event: Listener
+) -> NDArray[np.int64]:
+    """What the model answers for the validation images in the precision that it was trained in, int64 [N].
+
+    `features` are those that its last layers alone were trained on, by row of the pack.
+    """
+    if features is None:
+        return answers_of(trained, dataset, "scoring as trained", on_event).labels
+    answers: Any = features[dataset.rows("validation")]
+    for layer in behind_backbone(trained):
+        answers = layer(answers)
+    return np.asarray(answers).argmax(axis=1)
+
+
 def export(
-    config: Config, dataset: Dataset, run: Run, trained: keras.Model, shipped: keras.Model, on_event: Listener
+    config: Config,
+    dataset: Dataset,
+    run: Run,
+    trained: keras.Model,
+    shipped: keras.Model,
+    on_event: Listener,
+    features: NDArray[np.float32] | None = None,
 ) -> Manifest:
-    """Write the run's bundle from the trained model's float32 rebuild, `shipped`, and return its manifest.
+    """Write the run's bundle from the trained model's float32 rebuild, `shipped`, and return its manifest; `features`
+    as `labels_as_trained` takes them.
 
     The rebuild is scored beside the bundle on every validation image. Raises ParityError, and leaves no bundle behind,
     where a probability differs by 1e-3 or more.
     """
     rebuild = Trained.of(config, dataset, shipped, on_event)
-    in_training = answers_of(trained, dataset, "scoring as trained", on_event).labels
+    in_training = labels_as_trained(trained, dataset, features, on_event)
     changes = int((in_training != rebuild.answers.labels).sum())
     manifest, differing = write_bundle(
         rebuild, "litert", run.name, run.bundle_folder, on_event, precision_changes=changes
