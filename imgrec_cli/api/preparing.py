@@ -96,7 +96,7 @@ def loaded_images(
     if run is not None:
         from imgrec_cli.training.needs import check_disk, check_memory
 
-        check_disk(config, len(dataset.class_names), run.folder, on_event)
+        check_disk(config, len(dataset.class_names), len(dataset.rows("train")), run.folder, on_event)
         if machine.device == "cpu":
             check_memory(config, len(dataset.class_names), on_event)
         if "data" in run.record:

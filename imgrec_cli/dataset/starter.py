@@ -3,44 +3,21 @@
 The rules are those that a practitioner would give for any data set; none is tuned to one.
 """
 
-import math
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
-from imgrec_cli.config import Data, layer_table, parse_config, path_from, written
+from imgrec_cli.config import Data, path_from, written
 from imgrec_cli.config.values import regex_with_one_capture
 from imgrec_cli.dataset.first_look import GROUP, FirstLook, look_at
+from imgrec_cli.dataset.sizing import BATCH_SIZES, EFFICIENCY, SMALL, STEPS, Sizes, layers, sizes_for
 from imgrec_cli.errors import InputError
 from imgrec_cli.machine import available_cores, available_memory_bytes, matrix_gflops, nvidia_cards
 from imgrec_cli.progress import readable_size
 
-SIDES = (160, 128, 96, 64)  # they halve cleanly; a larger picture costs more than it tells a small network
-WIDTHS = (32, 24, 16)  # filters of the first block, doubled in the next ones
-IMAGES_SEEN = 80_000  # in all epochs together: about 2,500 steps of 32
-BATCH_SIZES = (32, 16)  # the largest that leaves an epoch STEPS steps, else 8: few images need many small steps
-STEPS = 30
 FEW_TO_VALIDATE = 500  # images, below which accuracy moves in steps too coarse to choose an epoch by
-STEP_SECONDS = 0.005  # that a step takes beside its arithmetic
-EPOCHS = (15, 80)  # at least and at most, whatever the number of images
-SMALL = 40  # pixels, up to which pictures are taken as they are
 PHOTO = 64  # pixels, from which on features learnt on photographs are worth their cost
-EFFICIENCY = 0.35  # of a matrix product's speed, that the training of such a network reaches on a CPU
-GPU_GFLOPS = 5000.0
 FEATURES_GFLOPS = 2 * 0.3  # of MobileNetV2 at 224 pixels, forward
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """What was chosen: the side of the image, the width of the network, epochs, images a step, and the minutes that
-    all of it will take."""
-
-    side: int
-    width: int
-    epochs: int
-    batch_size: int
-    minutes: float
 
 
 def starter_config(
@@ -176,19 +153,19 @@ def _augment(look: FirstLook) -> str:
 
 
 def _from_scratch(look: FirstLook, minutes: float) -> str:
-    plan = _plan(look, minutes)
+    sizes = sizes_for(look, minutes)
     cards = nvidia_cards()
     memory = available_memory_bytes()
     machine = f"{cards[0]}" if cards else f"{available_cores()} cores"
     machine += f", {readable_size(memory)} of memory" if memory and not cards else ""
-    layers, blocks = _layers(plan.side, plan.width)
+    rows, blocks = layers(sizes.side, sizes.width)
     ema = (
         "  ema: 0.99                     # the average of the last hundred steps is validated and shipped: steadier\n"
-        if plan.epochs * look.images / plan.batch_size >= 1000
+        if sizes.epochs * look.images / sizes.batch_size >= 1000
         else ""
     )
     return f"""\
-{_image(look, plan.side)}
+{_image(look, sizes.side)}
 {_augment(look)}
 {_why_from_scratch(look)}
 model:
@@ -196,7 +173,7 @@ model:
   # {blocks} blocks of two convolutions; the map is halved between them until it is small, and the filters are doubled.
   # momentum 0.9: the statistics that predictions use follow within tens of steps; few images make few steps
   layers:
-{layers}
+{rows}
     - {{type: global_pool}}       # one number per channel: few parameters, so less over-fitting than flatten
     - {{type: dropout, rate: 0.3}}
     # a softmax layer with one output per class is added here
@@ -208,19 +185,19 @@ optimizer:
   learning_rate: {{type: cosine, peak: 2e-3, warmup: 5%}}
 
 train:
-  batch_size: {plan.batch_size}                 # {_why_batch(plan.batch_size)}
-  # about {_minutes(plan.minutes)} on this machine ({machine}) by an estimate; imgrec bench THIS_FILE measures.
+  batch_size: {sizes.batch_size}                 # {_why_batch(sizes.batch_size)}
+  # about {_minutes(sizes.minutes)} on this machine ({machine}) by an estimate; imgrec bench THIS_FILE measures.
   # The fewer the images, the more epochs; size, filters and epochs are what {minutes:g} minutes allow (--minutes)
-  epochs: {plan.epochs}
-{ema}{_chosen_by(look, plan)}"""
+  epochs: {sizes.epochs}
+{ema}{_chosen_by(look, sizes)}"""
 
 
-def _chosen_by(look: FirstLook, plan: _Plan) -> str:
+def _chosen_by(look: FirstLook, sizes: Sizes) -> str:
     if "validation" in look.given or 0.15 * look.images >= FEW_TO_VALIDATE:
         return ""
     return (
         "  # with few validation images their loss tells better than their accuracy which epoch is the best\n"
-        f"  early_stopping: {{metric: val/loss, patience: {max(5, plan.epochs // 2)}}}\n"
+        f"  early_stopping: {{metric: val/loss, patience: {max(5, sizes.epochs // 2)}}}\n"
     )
 
 
@@ -272,66 +249,6 @@ def _minutes(minutes: float) -> str:
     if minutes < 1:
         return f"{max(5, round(minutes * 12) * 5)} seconds"
     return f"{minutes:.0f} minute{'s' if round(minutes) > 1 else ''}"
-
-
-def _plan(look: FirstLook, minutes: float) -> _Plan:
-    """The largest picture and network whose training fits into the minutes; where none does, fewer epochs of the
-    smallest."""
-    kept = 1 - sum(0.15 for split in ("validation", "test") if split not in look.given)
-    training = max(1.0, look.images * kept)
-    epochs = round(min(max(IMAGES_SEEN / training, EPOCHS[0]), EPOCHS[1]))
-    fitting = [side for side in SIDES if side <= look.side]
-    sides = fitting if look.side > SMALL and fitting else [max(look.side, 8)]
-    speed = GPU_GFLOPS if nvidia_cards() else matrix_gflops() * EFFICIENCY
-
-    batch_size = next((size for size in BATCH_SIZES if training >= STEPS * size), 8)
-
-    def taken(side: int, width: int, epochs: int) -> float:
-        return training * epochs * (_gflop(look, side, width) / speed + STEP_SECONDS / batch_size) / 60
-
-    # a smaller picture before a narrower network
-    for side, width in [*((side, WIDTHS[0]) for side in sides), *((sides[-1], width) for width in WIDTHS[1:])]:
-        if (time := taken(side, width, epochs)) <= minutes:
-            return _Plan(side, width, epochs, batch_size, time)
-    side, width = sides[-1], WIDTHS[-1]
-    epochs = max(5, min(epochs, int(minutes / taken(side, width, 1))))
-    return _Plan(side, width, epochs, batch_size, taken(side, width, epochs))
-
-
-def _gflop(look: FirstLook, side: int, width: int) -> float:
-    """Billions of operations of training on one image: forward once, backward twice, 2 per multiply-add."""
-    layers, _ = _layers(side, width)
-    color = "gray" if look.gray else "rgb"
-    text = (
-        f"data: {{folder: x}}\nimage: {{size: [{side}, {side}], color: {color}}}\nmodel:\n  type: layers\n  layers:\n"
-    )
-    config = parse_config(f"{text}{layers}\n    - {{type: global_pool}}\n", "starter", Path())
-    return 6 * sum(row.multiply_adds for row in layer_table(config, len(look.per_class))) / 1e9
-
-
-def _layers(side: int, width: int) -> tuple[str, int]:
-    """The blocks as lines of YAML, and their number."""
-    lines = []
-
-    def conv(filters: int, kernel: int = 3, stride: int = 1) -> None:
-        step = f", stride: {stride}" if stride > 1 else ""
-        lines.append(f"    - {{type: conv, filters: {filters}, kernel: {kernel}{step}, padding: same}}")
-        lines.append("    - {type: batch_norm, momentum: 0.9, activation: relu}")
-
-    map_side = side
-    if side > SMALL:  # the first step looks at every other pixel: full detail would cost more than all the rest
-        conv(width, kernel=5, stride=2)
-        lines.append("    - {type: pool, kind: max, size: 2}")
-        map_side = math.ceil(side / 2) // 2
-    blocks = 1
-    filters = width if side <= SMALL else 2 * width
-    while True:
-        conv(filters)
-        conv(filters)
-        if map_side < 10:
-            return "\n".join(lines), blocks
-        lines.append("    - {type: pool, kind: max, size: 2}")
-        map_side, blocks, filters = map_side // 2, blocks + 1, min(2 * filters, 8 * width)
 
 
 _FILES = (

@@ -54,16 +54,17 @@ def disk_bytes(config: Config, classes: int) -> tuple[int, int, int]:
     return state + _FLOAT * trained, _FLOAT * trained, _FLOAT * weights
 
 
-def check_disk(config: Config, classes: int, folder: Path, on_event: Listener) -> None:
-    """Say how much disk a run needs. Raises DiskSpaceError where less is free.
+def check_disk(config: Config, classes: int, images: int, folder: Path, on_event: Listener) -> None:
+    """Say how much disk a run on so many training images needs. Raises DiskSpaceError where less is free.
 
-    Two checkpoints are kept, and a third is there while it is written.
+    Two checkpoints are kept, and a third is there while it is written; and what a teacher answers for every image.
     """
     checkpoint, best, bundle = disk_bytes(config, classes)
+    meanwhile = 3 * checkpoint + (_FLOAT * images * classes if config.teacher else 0)
     there = sum(file.stat().st_size for file in (folder / "checkpoints").glob("*.npz"))
-    needed = max(0, 3 * checkpoint + best + bundle - there)
+    needed = max(0, meanwhile + best + bundle - there)
     free = shutil.disk_usage(folder).free
-    told = f"{readable_size(3 * checkpoint)} of it for checkpoints while it trains"
+    told = f"{readable_size(meanwhile)} of it for checkpoints while it trains"
     on_event(Note(f"disk: {readable_size(needed)} for the run, {told}; {readable_size(free)} are free"))
     if needed > free:
         raise DiskSpaceError(

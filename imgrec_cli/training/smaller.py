@@ -23,12 +23,13 @@ from imgrec_cli.config import (
 from imgrec_cli.config.shapes import DoesNotFitError
 from imgrec_cli.dataset import Dataset, load_dataset
 from imgrec_cli.progress import Advance, Listener
-from imgrec_cli.training.export import Trained, answers_of
+from imgrec_cli.training.export import Trained
 from imgrec_cli.training.features import frozen_features, head_is_enough, head_model, with_head
 from imgrec_cli.training.fit import steps_per_execution
 from imgrec_cli.training.input import Source, padded_blocks
 from imgrec_cli.training.loss import Teaching, TrainingLoss
 from imgrec_cli.training.model import shipped_model, training_model
+from imgrec_cli.training.parity import answers_of
 
 Floats = NDArray[np.float32]
 

@@ -22,8 +22,9 @@ def draw(folder: Path, classes: dict[str, int], mode: str, size: tuple[int, int]
 @pytest.fixture(autouse=True)
 def a_machine(monkeypatch, tmp_path_factory):
     """One speed on every machine, no GPU, and no weights that Keras has downloaded."""
-    monkeypatch.setattr("imgrec_cli.dataset.starter.matrix_gflops", lambda: 200.0)
-    monkeypatch.setattr("imgrec_cli.dataset.starter.nvidia_cards", list)
+    for module in ("starter", "sizing"):
+        monkeypatch.setattr(f"imgrec_cli.dataset.{module}.matrix_gflops", lambda: 200.0)
+        monkeypatch.setattr(f"imgrec_cli.dataset.{module}.nvidia_cards", list)
     monkeypatch.setenv("KERAS_HOME", str(tmp_path_factory.mktemp("keras")))
 
 

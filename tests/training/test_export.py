@@ -225,14 +225,14 @@ def test_an_export_that_answers_otherwise_is_refused_and_leaves_nothing(exported
     ],
 )
 def test_reduced_precision_may_lose_so_much(parity, message):
-    from imgrec_cli.training.export import check_parity
+    from imgrec_cli.training.parity import check_parity
 
     with pytest.raises(ParityError, match=message):
         check_parity("litert-int8", parity, 0.01)
 
 
 def test_full_precision_may_differ_by_rounding_alone():
-    from imgrec_cli.training.export import check_parity
+    from imgrec_cli.training.parity import check_parity
 
     check_parity("litert", Parity(200, 9e-4, 0, 0, unfamiliarity_gap=0.019), 0.01)
     with pytest.raises(ParityError, match=r"differs from the trained one by 0\.001 in a probability"):
@@ -244,7 +244,7 @@ def test_full_precision_may_differ_by_rounding_alone():
 
 
 def test_reduced_precision_may_lose_one_image_of_few():
-    from imgrec_cli.training.export import check_parity
+    from imgrec_cli.training.parity import check_parity
 
     check_parity("litert-int8", Parity(20, 0.3, 1, 0, accuracy=0.9, reference_accuracy=0.95), 0.01)
 

@@ -33,11 +33,23 @@ def test_too_little_disk_is_said_before_anything_is_trained(config, tmp_path, mo
     from imgrec_cli.training.needs import check_disk
 
     told: list = []
-    check_disk(config, 10, tmp_path, told.append)
+    check_disk(config, 10, 100_000, tmp_path, told.append)
     assert told[0].text.startswith("disk: 2.1 GB for the run, 1.8 GB of it for checkpoints while it trains; ")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1_000_000_000})())
     with pytest.raises(DiskSpaceError, match=r"the run needs 2\.1 GB, .* and 1\.0 GB are free"):
-        check_disk(config, 10, tmp_path, told.append)
+        check_disk(config, 10, 100_000, tmp_path, told.append)
+
+
+def test_what_a_teacher_answers_is_counted(config, tmp_path):
+    from imgrec_cli.config import Teacher
+    from imgrec_cli.training.needs import check_disk
+
+    told: list = []
+    taught = config.model_copy(update={"teacher": Teacher(run="runs/large")})
+    check_disk(taught, 1000, 1_000_000, tmp_path, told.append)  # a probability is four bytes
+    check_disk(config, 1000, 1_000_000, tmp_path, told.append)
+    with_it, without = (float(note.text.split()[1]) for note in told)
+    assert with_it - without == pytest.approx(4.0, abs=0.11)
 
 
 def test_too_little_memory_is_an_error_or_a_warning(config, monkeypatch):

@@ -202,6 +202,7 @@ def two_phase_settings(weights):
         "image={size: [32, 32], color: rgb}",
         "augment=[{type: flip}, {type: mixup}]",
         f"model={{type: backbone, name: mobilenet_v2, weights: '{weights}', freeze: true, dropout: 0.2, "
+        "head: {units: 6}, "
         "unfreeze: {from_layer: block_16, epochs: 2, learning_rate: {type: cosine, peak: 1e-3, warmup: 10%}}}",
         "train={batch_size: 2, epochs: 2, precision: float32, ema: 0.9}",
     ]
