@@ -42,6 +42,12 @@ def backbone(spec: BackboneModel, image: Image, dtype: str, *, fused: bool) -> k
                 kind = kernels.BatchNormalization
             elif kernels is not None and layer.name in sums:
                 kind = kernels.AddReLU
+            elif kernels is not None and kernels.Activation.fits(_activation(layer), layer.compute_dtype):
+                return kernels.Activation(
+                    _activation(layer), name=changes.get("name", layer.name), dtype=layer.dtype_policy
+                )
+            elif kernels is not None and kernels.DepthwiseConv2D.fits(layer):
+                kind = kernels.DepthwiseConv2D
             elif (
                 kernels is not None
                 and isinstance(layer, keras.layers.Conv2D)
@@ -121,7 +127,17 @@ def _sums_before_relu(model: keras.Model) -> dict[str, str]:
 
 
 def _is_relu(layer: keras.layers.Layer) -> bool:
-    return type(layer) is keras.layers.Activation and layer.activation is keras.activations.relu
+    return _activation(layer) == "relu"
+
+
+def _activation(layer: keras.layers.Layer) -> str:
+    """The name of the activation that a layer consists of; empty where it is another layer or has settings of its
+    own."""
+    if type(layer) is keras.layers.Activation:
+        return str(layer.activation.__name__)
+    if type(layer) is keras.layers.ReLU and not layer.negative_slope and not layer.threshold:
+        return {None: "relu", 6: "relu6"}.get(layer.max_value, "")
+    return ""
 
 
 def load_pretrained(model: keras.Model, spec: BackboneModel, image: Image) -> None:

@@ -5,6 +5,7 @@ each as one kernel. All are subclasses that override one method, keep Keras's st
 where a kernel does not apply. docs/fused-kernels.md says what to check when Keras or TensorFlow is upgraded.
 """
 
+import functools
 from typing import Any
 
 import keras
@@ -168,6 +169,114 @@ class AddReLU(keras.layers.Add):
 
         result: Tensor = relu_of_sum(*inputs)
         return result
+
+
+class Activation(keras.layers.Activation):
+    """keras.layers.Activation whose values and gradients are one pass each, which XLA compiles.
+
+    Measured on two cores with amx_bf16: 2.6 to 3.9 times as fast for silu, hard_silu and gelu; twice as fast for relu6
+    and leaky_relu in bfloat16, and no faster in float32. A ReLU behind a normalisation is fused with it already.
+    """
+
+    @staticmethod
+    def fits(name: str, compute_dtype: str) -> bool:
+        """Whether the activation of this name is faster this way."""
+        if name in ("relu6", "leaky_relu"):
+            return compute_dtype == "bfloat16"
+        return name in ("silu", "hard_silu", "gelu", "mish", "softplus")
+
+    def __init__(self, activation: Any, **options: Any) -> None:
+        super().__init__(activation, **options)
+        self._values, self._slope = _compiled(self.activation)
+
+    def call(self, inputs: Tensor) -> Tensor:
+        at_outputs = self.activation is keras.activations.relu6  # has the same slope there, and they are kept anyway
+
+        @tf.custom_gradient
+        def activated(x: Tensor) -> tuple[Tensor, Any]:
+            outputs = self._values(x)
+            return outputs, lambda upstream: self._slope(upstream, outputs if at_outputs else x)
+
+        result: Tensor = activated(inputs)
+        return result
+
+
+@functools.cache
+def _compiled(activation: Any) -> tuple[Any, Any]:
+    """The activation and its gradient, each as a function that XLA compiles once for every shape."""
+
+    @tf.function(jit_compile=True)
+    def of_inputs(upstream: Tensor, x: Tensor) -> Tensor:
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            outputs = activation(x)
+        return tape.gradient(outputs, x, upstream)
+
+    return tf.function(activation, jit_compile=True), of_inputs
+
+
+class DepthwiseConv2D(keras.layers.DepthwiseConv2D):
+    """keras.layers.DepthwiseConv2D whose gradient for its inputs is a depthwise convolution with the kernel turned.
+
+    The sums are the same. Measured on two cores with amx_bf16: oneDNN's own takes twice as long in bfloat16, and with
+    a stride six to twenty times.
+    """
+
+    @staticmethod
+    def fits(layer: keras.layers.Layer) -> bool:
+        """Whether a Keras layer is a convolution that this one can stand for, and faster."""
+        return (
+            type(layer) is keras.layers.DepthwiseConv2D
+            and layer.depth_multiplier == 1
+            and layer.data_format == "channels_last"
+            and layer.dilation_rate == (1, 1)
+            and all(size % 2 for size in layer.kernel_size)
+            and (
+                (layer.strides == (1, 1) and layer.padding == "same")
+                or (layer.strides == (2, 2) and layer.compute_dtype == "bfloat16")
+            )
+        )
+
+    def call(self, inputs: Tensor) -> Tensor:
+        padding, steps = self.padding.upper(), [1, *self.strides, 1]
+
+        @tf.custom_gradient
+        def convolution(x: Tensor, weights: Tensor) -> tuple[Tensor, Any]:
+            def gradient(upstream: Tensor) -> tuple[Tensor, Tensor]:
+                of_weights = tf.raw_ops.DepthwiseConv2dNativeBackpropFilter(
+                    input=x, filter_sizes=tf.shape(weights), out_backprop=upstream, strides=steps, padding=padding
+                )
+                if self.strides == (2, 2):
+                    upstream = _spread(upstream, *(self._places(axis, x.shape[1 + axis]) for axis in (0, 1)))
+                places = weights.shape[0] * weights.shape[1]
+                # tf.reverse takes as long as the convolution
+                turned = tf.gather(tf.reshape(weights, (places, -1)), range(places - 1, -1, -1))
+                turned = tf.reshape(turned, weights.shape)
+                return tf.nn.depthwise_conv2d(upstream, turned, [1, 1, 1, 1], "SAME"), of_weights
+
+            return tf.nn.depthwise_conv2d(x, weights, steps, padding), gradient
+
+        outputs = convolution(inputs, tf.cast(tf.convert_to_tensor(self.kernel), inputs.dtype))
+        if self.use_bias:
+            outputs = tf.nn.bias_add(outputs, tf.cast(tf.convert_to_tensor(self.bias), outputs.dtype))
+        return self.activation(outputs)
+
+    def _places(self, axis: int, length: int) -> tuple[int, int]:
+        """Where along an axis of the inputs the middle of the kernel stands first, and the length of the axis."""
+        kernel = self.kernel_size[axis]
+        padded = max(0, (-(-length // 2) - 1) * 2 + kernel - length) if self.padding == "same" else 0
+        return kernel // 2 - padded // 2, length
+
+
+@tf.function(jit_compile=True)
+def _spread(values: Tensor, rows: tuple[int, int], columns: tuple[int, int]) -> Tensor:
+    """Maps [B, H, W, C] with every value two pixels from the next, zeros between and around them; each of `rows` and
+    `columns` says where the first one goes and how long the axis becomes."""
+    _, height, width, channels = values.shape
+    spread = tf.pad(values[:, :, None, :, None], [[0, 0], [0, 0], [0, 1], [0, 0], [0, 1], [0, 0]])
+    spread = tf.reshape(spread, (-1, 2 * height, 2 * width, channels))[:, :-1, :-1]
+    around = [(first, length - first - (2 * size - 1)) for (first, length), size in ((rows, height), (columns, width))]
+    return tf.pad(spread, [[0, 0], *around, [0, 0]])
 
 
 class Conv2D(keras.layers.Conv2D):

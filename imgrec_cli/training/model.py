@@ -103,6 +103,7 @@ class _Layers:
         assert_never(spec)
 
     def _convolution(self, spec: Conv, name: str, x: Any) -> Any:
+        apart = self._is_fused(spec.activation)
         plain = keras.layers.Conv2D(
             spec.filters,
             spec.kernel,
@@ -110,19 +111,24 @@ class _Layers:
             dilation_rate=spec.dilation,
             padding=spec.padding,
             use_bias=spec.bias,
-            activation=spec.activation,
+            activation="linear" if apart else spec.activation,
             name=name,
             dtype=self.dtype,
             **weight_options(self.model),
         )
         if self.kernels is not None and self.kernels.Conv2D.fits(plain, plain.compute_output_shape(x.shape)):
-            return self.kernels.Conv2D.from_config(plain.get_config())(x)
-        return plain(x)
+            plain = self.kernels.Conv2D.from_config(plain.get_config())
+        return self._activated(spec.activation, name, plain(x)) if apart else plain(x)
+
+    def _is_fused(self, activation: str) -> bool:
+        compute_dtype = keras.DTypePolicy(self.dtype).compute_dtype
+        return self.kernels is not None and self.kernels.Activation.fits(activation, compute_dtype)
 
     def _activated(self, activation: str, name: str, x: Any) -> Any:
         if activation == "linear":
             return x
-        return keras.layers.Activation(activation, name=f"{name}_{activation}", dtype=self.dtype)(x)
+        layers = self.kernels if self._is_fused(activation) else keras.layers
+        return layers.Activation(activation, name=f"{name}_{activation}", dtype=self.dtype)(x)
 
     def _residual(self, block: Residual, name: str, x: Any) -> Any:
         inner = x

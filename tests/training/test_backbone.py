@@ -231,6 +231,90 @@ def test_sums_of_a_residual_network_are_fused_with_their_relu_and_others_are_not
     np.testing.assert_allclose(residual(images), plain(images), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["relu6", "leaky_relu", "silu", "hard_silu", "gelu", "mish", "softplus"])
+def test_an_activation_of_one_pass_has_the_values_and_gradients_of_keras_s(name):
+    import keras
+    import tensorflow as tf
+
+    from imgrec_cli.training import fused
+
+    x = tf.constant(np.random.default_rng(0).normal(scale=4, size=(3, 4, 4, 5)), tf.float32)
+    results = []
+    for layer in (keras.layers.Activation(name), fused.Activation(name)):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x)
+            loss = tf.reduce_sum(y * tf.sin(y))
+        results.append([y, tape.gradient(loss, x)])
+    for ours, theirs in zip(*results, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kernel", [3, 5, (3, 1)], ids=str)
+@pytest.mark.parametrize(("strides", "padding"), [(1, "same"), (2, "same"), (2, "valid")])
+@pytest.mark.parametrize("size", [(8, 9), (9, 8)], ids=str)
+def test_a_depthwise_convolution_with_a_turned_kernel_has_the_gradients_of_keras_s(kernel, strides, padding, size):
+    import keras
+    import tensorflow as tf
+
+    from imgrec_cli.training import fused
+
+    x = tf.constant(np.random.default_rng(0).normal(size=(2, *size, 4)), tf.float32)
+    plain, quick = (
+        kind(kernel, strides=strides, padding=padding, activation="tanh")
+        for kind in (keras.layers.DepthwiseConv2D, fused.DepthwiseConv2D)
+    )
+    results = []
+    for layer in (plain, quick):
+        layer.build(x.shape)
+        layer.set_weights(plain.get_weights())
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x)
+            loss = tf.reduce_sum(y * tf.sin(y))
+        results.append([y, *tape.gradient(loss, [x, *(weight.value for weight in layer.trainable_variables)])])
+    assert len(results[0]) == 4
+    for ours, theirs in zip(*results, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"padding": "same"}, True),
+        ({"padding": "same", "dtype": "float32"}, True),
+        ({"strides": 2}, True),
+        ({"strides": 2, "dtype": "float32"}, False),  # oneDNN's own is the faster one there
+        ({"padding": "valid"}, False),
+        ({"kernel_size": 2, "padding": "same"}, False),
+        ({"padding": "same", "depth_multiplier": 2}, False),
+        ({"padding": "same", "dilation_rate": 2}, False),
+    ],
+)
+def test_which_depthwise_convolutions_train_with_a_turned_kernel(options, expected):
+    import keras
+
+    from imgrec_cli.training import fused
+
+    layer = keras.layers.DepthwiseConv2D(**{"kernel_size": 3, "dtype": "mixed_bfloat16", **options})
+    assert fused.DepthwiseConv2D.fits(layer) is expected
+
+
+def test_a_network_of_depthwise_convolutions_answers_as_keras_s_with_its_fast_layers():
+    from imgrec_cli.training import fused
+
+    plain, quick = network("mobilenet_v2"), network("mobilenet_v2", fused=True, dtype="mixed_bfloat16")
+    kinds = [type(layer) for layer in quick.layers]
+    assert (kinds.count(fused.Activation), kinds.count(fused.DepthwiseConv2D)) == (35, 17)
+    quick = network("mobilenet_v2", fused=True)
+    kinds = [type(layer) for layer in quick.layers]
+    assert (kinds.count(fused.Activation), kinds.count(fused.DepthwiseConv2D)) == (0, 13)
+    assert [layer.name for layer in plain.layers[1:]] == [layer.name for layer in quick.layers[1:]]
+    quick.set_weights(plain.get_weights())
+    images = np.random.default_rng(0).normal(size=(2, 32, 64, 3)).astype("float32")
+    np.testing.assert_allclose(quick(images), plain(images), rtol=1e-4, atol=1e-5)
+
+
 def test_the_dtype_policy_of_the_process_is_left_alone():
     import keras
 

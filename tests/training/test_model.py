@@ -121,6 +121,31 @@ def test_residual_blocks_train_with_fused_layers_and_ship_as_plain_ones(precisio
         assert shipped.get_layer(row.name).output.shape[1:] == row.output_shape
 
 
+@pytest.mark.parametrize(("precision", "leaky"), [("float32", False), ("bfloat16", True)])
+def test_activations_train_in_one_pass_where_that_is_faster_and_ship_in_their_layer(precision, leaky):
+    import keras
+
+    from imgrec_cli.training import fused
+    from imgrec_cli.training.model import shipped_model, training_model
+
+    layers = [
+        {"type": "conv", "filters": 4, "activation": "leaky_relu"},
+        {"type": "conv", "filters": 4, "activation": "silu"},
+        {"type": "batch_norm", "activation": "gelu"},
+        {"type": "conv", "filters": 4, "activation": "relu"},
+        {"type": "global_pool"},
+    ]
+    config = config_with(model={"type": "layers", "layers": layers}, train={"precision": precision})
+    trained, shipped = training_model(config, 3), shipped_model(config, 3)
+    one_pass = [layer.activation.__name__ for layer in trained.layers if type(layer) is fused.Activation]
+    assert one_pass == ["leaky_relu", "silu", "gelu"][not leaky :]
+    assert not any(type(layer) is fused.Activation for layer in shipped.layers)
+    assert shipped.get_layer("conv_2").activation.__name__ == "silu"
+    shipped.set_weights(trained.get_weights())
+    expected = keras.ops.softmax(trained(images(), training=False))
+    np.testing.assert_allclose(shipped(images()), expected, atol=1e-6 if precision == "float32" else 0.02)
+
+
 def test_a_residual_block_adds_what_its_layers_make_to_the_map():
     import keras
 
