@@ -56,7 +56,21 @@ def backbone(spec: BackboneModel, image: Image, dtype: str, *, fused: bool) -> k
                 kind = kernels.Conv2D
             return kind.from_config({**layer.get_config(), **changes})
 
-        model = keras.models.clone_model(plain, clone_function=copy)
+        seconds: dict[int, Any] = {}  # of maps that a layer gives twice: the one for the first of their readers
+
+        def read(layer: keras.layers.Layer, inputs: Any, **options: Any) -> Any:
+            if layer.name in sums.values():
+                second = layer(seconds.pop(id(inputs)))
+                first = layer(inputs)
+            else:
+                first = layer(keras.tree.map_structure(lambda x: seconds.pop(id(x), x), inputs), **options)
+                if layer.name not in sums:
+                    return first
+                first, second = first
+            seconds[id(first)] = second
+            return first
+
+        model = keras.models.clone_model(plain, clone_function=copy, call_function=read)
     if spec.unfreeze is None:
         model.trainable = not spec.freeze
     else:

@@ -145,29 +145,30 @@ def _relu_of_sum(first: Tensor, second: Tensor) -> Tensor:
 
 
 @tf.function(jit_compile=True)
-def _relu_gradient(upstream: Tensor, outputs: Tensor) -> Tensor:
-    return tf.where(outputs > 0, upstream, tf.zeros([], upstream.dtype))
+def _relu_gradient(one: Tensor, other: Tensor, outputs: Tensor) -> Tensor:
+    return tf.where(outputs > 0, one + other, tf.zeros([], outputs.dtype))
 
 
-class AddReLU(keras.layers.Add):
-    """keras.layers.Add of two maps and the ReLU behind it, as one pass over memory that XLA compiles.
+class AddReLU(keras.layers.Layer):
+    """The sum of two maps and the ReLU behind it, as one pass over memory that XLA compiles.
 
-    A whole step compiled by XLA is slower than oneDNN's on CPUs, and a ReLU behind a normalisation is fused with it
-    already: neither is done.
+    Gives the result twice, for two readers, whose gradients are then summed in the same pass; TensorFlow's sum is one
+    more. A whole step compiled by XLA is slower than oneDNN's on CPUs, and a ReLU behind a normalisation is fused with
+    it already: neither is done.
     """
 
-    def call(self, inputs: list[Tensor]) -> Tensor:
+    def call(self, inputs: list[Tensor]) -> list[Tensor]:
         @tf.custom_gradient
-        def relu_of_sum(first: Tensor, second: Tensor) -> tuple[Tensor, Any]:
+        def relu_of_sum(first: Tensor, second: Tensor) -> tuple[list[Tensor], Any]:
             outputs = _relu_of_sum(first, second)
 
-            def gradient(upstream: Tensor) -> tuple[Tensor, Tensor]:
-                of_sum = _relu_gradient(upstream, outputs)
+            def gradient(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+                of_sum = _relu_gradient(one, other, outputs)
                 return of_sum, of_sum
 
-            return outputs, gradient
+            return [outputs, tf.identity(outputs)], gradient
 
-        result: Tensor = relu_of_sum(*inputs)
+        result: list[Tensor] = relu_of_sum(*inputs)
         return result
 
 

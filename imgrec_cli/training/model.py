@@ -70,10 +70,14 @@ def network(model: LayersModel, x: Any, dtype: str, *, training: bool) -> Iterat
 
 
 class _Layers:
-    """Entries of `model.layers` as Keras layers; `kernels` are those that train faster with the same weights."""
+    """Entries of `model.layers` as Keras layers; `kernels` are those that train faster with the same weights.
+
+    `seconds` holds, by the id of a map that a layer gives twice, the one for the first of its two readers.
+    """
 
     def __init__(self, model: LayersModel, dtype: str, kernels: ModuleType | None) -> None:
         self.model, self.dtype, self.kernels = model, dtype, kernels
+        self.seconds: dict[int, Any] = {}
 
     def added(self, spec: Layer, name: str, x: Any) -> Any:
         """The output of one more layer, of the residual block that is one or of its Keras layers."""
@@ -131,13 +135,15 @@ class _Layers:
         return layers.Activation(activation, name=f"{name}_{activation}", dtype=self.dtype)(x)
 
     def _residual(self, block: Residual, name: str, x: Any) -> Any:
-        inner = x
+        inner = self.seconds.pop(id(x), x)
         for number, spec in enumerate(block.layers, start=1):
             inner = self.added(spec, f"{name}_{spec.type}_{number}", inner)
         for spec in projection(block, x.shape[1:], inner.shape[1:]):
             x = self.added(spec, f"{name}_projection_{spec.type}", x)
         if block.activation == "relu" and self.kernels is not None:
-            return self.kernels.AddReLU(name=name, dtype=self.dtype)([inner, x])
+            outputs, second = self.kernels.AddReLU(name=name, dtype=self.dtype)([inner, x])
+            self.seconds[id(outputs)] = second
+            return outputs
         return self._activated(block.activation, name, keras.layers.Add(name=name, dtype=self.dtype)([inner, x]))
 
 
