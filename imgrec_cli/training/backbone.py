@@ -58,15 +58,14 @@ def backbone(spec: BackboneModel, image: Image, dtype: str, *, fused: bool) -> k
 
         seconds: dict[int, Any] = {}  # of maps that a layer gives twice: the one for the first of their readers
 
-        def read(layer: keras.layers.Layer, inputs: Any, **options: Any) -> Any:
+        def read(layer: keras.layers.Layer, *inputs: Any, **options: Any) -> Any:
             if layer.name in sums.values():
-                second = layer(seconds.pop(id(inputs)))
-                first = layer(inputs)
+                second, first = layer(seconds.pop(id(inputs[0]))), layer(*inputs)
             else:
-                first = layer(keras.tree.map_structure(lambda x: seconds.pop(id(x), x), inputs), **options)
-                if layer.name not in sums:
-                    return first
-                first, second = first
+                outputs = layer(*keras.tree.map_structure(lambda x: seconds.pop(id(x), x), inputs), **options)
+                if kernels is None or type(layer) is not kernels.AddReLU:
+                    return outputs
+                first, second = outputs
             seconds[id(first)] = second
             return first
 
