@@ -107,7 +107,7 @@ class _Layers:
         assert_never(spec)
 
     def _convolution(self, spec: Conv, name: str, x: Any) -> Any:
-        apart = self._is_fused(spec.activation)
+        apart = self._fused(spec.activation) is not None
         plain = keras.layers.Conv2D(
             spec.filters,
             spec.kernel,
@@ -124,14 +124,16 @@ class _Layers:
             plain = self.kernels.Conv2D.from_config(plain.get_config())
         return self._activated(spec.activation, name, plain(x)) if apart else plain(x)
 
-    def _is_fused(self, activation: str) -> bool:
+    def _fused(self, activation: str) -> ModuleType | None:
+        """The kernels, where the activation is faster by theirs."""
         compute_dtype = keras.DTypePolicy(self.dtype).compute_dtype
-        return self.kernels is not None and self.kernels.Activation.fits(activation, compute_dtype)
+        fits = self.kernels is not None and self.kernels.Activation.fits(activation, compute_dtype)
+        return self.kernels if fits else None
 
     def _activated(self, activation: str, name: str, x: Any) -> Any:
         if activation == "linear":
             return x
-        layers = self.kernels if self._is_fused(activation) else keras.layers
+        layers = self._fused(activation) or keras.layers
         return layers.Activation(activation, name=f"{name}_{activation}", dtype=self.dtype)(x)
 
     def _residual(self, block: Residual, name: str, x: Any) -> Any:
