@@ -31,6 +31,7 @@ from imgrec_cli.cli import (
     tune,
 )
 from imgrec_cli.errors import ImgrecError, InputError, Interrupted
+from imgrec_cli.machine import peers_announced
 
 INTERRUPTED = 130
 
@@ -110,6 +111,10 @@ def main() -> None:
             raise
         known = _as_known(error)
         output.failure(known, "" if isinstance(known, Interrupted) else "error: ")
+        if peers_announced():
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(known.exit_code)  # at the end of Python JAX would wait for the others, and abort
         sys.exit(known.exit_code)
 
 

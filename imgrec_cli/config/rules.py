@@ -236,6 +236,21 @@ def search_can_be_done(config: Config) -> Found:
                 yield ("search", key, "low"), f"must be above 0 with log: true, got {values.low:g}"
 
 
+def several_devices_need_jax(config: Config) -> Found:
+    """Only the JAX backend trains on several devices; mesh and layout belong to the strategy model."""
+    distribute = config.distribute
+    if distribute.strategy in ("data", "model") and config.runtime.backend != "jax":
+        yield ("distribute", "strategy"), f"{distribute.strategy} needs runtime.backend: jax"
+    for key in ("mesh", "layout"):
+        if getattr(distribute, key) and distribute.strategy != "model":
+            yield ("distribute", key), "has a use with strategy: model alone"
+    if distribute.shards is not None:
+        if config.runtime.backend != "jax" or distribute.strategy == "model":
+            yield ("distribute", "shards"), "has a use with runtime.backend: jax, and not with strategy: model"
+        elif config.train.batch_size != "auto" and config.train.images_per_step % distribute.shards:
+            yield ("distribute", "shards"), f"must divide the batch, which has {config.train.images_per_step} images"
+
+
 def _misfits(config: Config, shape: Shape) -> Found:
     if not isinstance(config.model, LayersModel):
         return
@@ -275,6 +290,7 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[Config], Found]], ...] = (
     (("model",), layers_fit_each_other),
     (("decision",), one_threshold_for_a_class),
     (("search",), search_can_be_done),
+    (("distribute", "runtime.backend", "train.batch_size"), several_devices_need_jax),
     (("model", "image.size"), layers_fit_the_image),
     (("model", "image.size", "image.color", "image.standardize"), backbone_has_what_it_needs),
 )
