@@ -245,8 +245,12 @@ def several_devices_need_jax(config: Config) -> Found:
         if getattr(distribute, key) and distribute.strategy != "model":
             yield ("distribute", key), "has a use with strategy: model alone"
     if distribute.shards is not None:
-        if config.runtime.backend != "jax" or distribute.strategy == "model":
-            yield ("distribute", "shards"), "has a use with runtime.backend: jax, and not with strategy: model"
+        optimizer = config.optimizer
+        if config.runtime.backend != "jax":
+            yield ("distribute", "shards"), "has a use with runtime.backend: jax"
+        elif distribute.strategy == "model" and (optimizer.clip_norm is not None or optimizer.type == "muon"):
+            what = "optimizer.clip_norm" if optimizer.clip_norm is not None else "optimizer muon"
+            yield ("distribute", "shards"), f"{what} adds over whole weights, which strategy: model keeps in parts"
         elif config.train.batch_size != "auto" and config.train.images_per_step % distribute.shards:
             yield ("distribute", "shards"), f"must divide the batch, which has {config.train.images_per_step} images"
 

@@ -90,9 +90,9 @@ def begin(config: Config) -> bool:
             f"distribute.mesh: {list(mesh)} asks for {math.prod(mesh)} devices, there are {len(devices)}",
             f"leave it out, or choose two numbers whose product is {len(devices)}",
         )
-    if shards is not None and shards % (2 * mesh[0]):  # a single part on a device is compiled in another way
+    if shards is not None and shards % (2 * len(devices)):  # a single part on a device is compiled in another way
         raise InputError(
-            f"distribute.shards: {shards} parts on {mesh[0]} devices; each has to take two, four or more of them",
+            f"distribute.shards: {shards} parts on {len(devices)} devices; each has to take two, four or more of them",
             "use more parts, and 1, 2, 4 … devices",
         )
     if size % mesh[0]:
