@@ -65,8 +65,8 @@ class Distribute(Section):
     shards: Literal[2, 4, 8, 16, 32, 64, 128] | None = Field(
         default=None,
         description="Parts that every batch is computed in, whatever the devices, and their gradients added in one "
-        "order: the same bits on 1, 2, 4 … devices, up to half of it. Not with batch norm. With strategy model, weights "
-        "are gathered for each step, and lie in parts between the steps.",
+        "order: the same bits on 1, 2, 4 … devices, up to half of it. Not with batch norm. With strategy model, "
+        "weights are gathered for each step, and lie in parts between the steps.",
     )
     heartbeat: int = Field(
         default=20, ge=5, le=300, description="Seconds of silence after which another host counts as lost."

@@ -216,23 +216,24 @@ def learned(folder: Path) -> tuple[list[np.ndarray], list[dict[str, float]]]:
     return weights, [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-# the sample: 70 steps an epoch, of which 32 are one call; the state is kept after each
-SAMPLE = [
-    "image.size=[28, 28]",
+# document-004: 70 steps an epoch, of which 32 are one call; the state is kept after each
+LONG = [
+    "augment=[{type: rotate, degrees: 20}]",
     "train={batch_size: 8, epochs: 4, precision: float32, ema: 0.9, checkpoint_every: 1 step}",
+    "runtime={backend: jax, device: cpu}",
 ]
 
 
-def sample(root: Path) -> str:
-    return f"data.folder={root / 'data' / 'fashion-mini'}"
+def long(root: Path, spec: str) -> list[str]:
+    words = (word for setting in [*LONG, f"distribute={spec}"] for word in ("--set", setting))
+    return [str(root / "configs" / "document-004.yaml"), *words]
 
 
 @pytest.fixture(scope="module")
-def bereaved(root, tiny_config, tmp_path_factory):
+def bereaved(root, tmp_path_factory):
     """A run of two processes with split weights, one of which was killed inside an epoch; and what the other said."""
     folder = tmp_path_factory.mktemp("bereaved") / "first"
-    spec = "distribute={strategy: model, mesh: [1, 2], heartbeat: 10}"
-    first, second = together(folder, 2, str(tiny_config), *settings(sample(root), *SAMPLE, spec))
+    first, second = together(folder, 2, *long(root, "{strategy: model, mesh: [1, 2], shards: 8, heartbeat: 10}"))
     try:
         wait_for_state(folder, 2, first)
         second.kill()
@@ -267,20 +268,36 @@ def test_a_killed_peer_ends_the_others_with_a_word(bereaved):
 @needs_cluster
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
-def test_what_a_killed_peer_left_goes_on(bereaved, root, tiny_config, tmp_path, processes, uninterrupted):
+def test_what_a_killed_peer_left_goes_on_to_the_same_bits(bereaved, root, tmp_path, processes, uninterrupted):
     shutil.copytree(bereaved[0], tmp_path / "again")
-    spec = "{strategy: none}" if processes == 1 else "{strategy: model, mesh: [1, 2]}"
-    words = (str(tiny_config), *settings(sample(root), *SAMPLE, f"distribute={spec}"), "--resume", "auto")
-    told = finish(together(tmp_path / "again", processes, *words))
-    assert "going on from epoch 2 at step 32 of 70" in told[0]
-    # 252 steps through a batch norm in float32, a part of them on split weights: rounding has grown (docs/clusters.md)
-    assert_same(learned(uninterrupted), learned(tmp_path / "again"), tolerance=1e-2)
+    spec = "{strategy: none, shards: 8}" if processes == 1 else "{strategy: model, mesh: [1, 2], shards: 8}"
+    told = finish(together(tmp_path / "again", processes, *long(root, spec), "--resume", "auto"))
+    assert "going on from epoch 2 at step" in told[0]
+    assert_same_bits(uninterrupted, tmp_path / "again")
+
+
+@needs_cluster
+@pytest.mark.slow
+@pytest.mark.parametrize(("processes", "strategy"), [(2, "data"), (4, "data"), (4, "model")])
+def test_in_the_same_parts_several_processes_train_the_same_bits(root, tmp_path, processes, strategy, uninterrupted):
+    finish(together(tmp_path / "several", processes, *long(root, f"{{strategy: {strategy}, shards: 8}}")))
+    assert_same_bits(uninterrupted, tmp_path / "several")
+
+
+def assert_same_bits(folder: Path, other: Path) -> None:
+    """Weights and losses of two trainings, which figures on validation images follow but for their own rounding."""
+    (weights, metrics), (others, other_metrics) = learned(folder), learned(other)
+    for array, other_array in zip(weights, others, strict=True):
+        np.testing.assert_array_equal(array, other_array)
+    assert [line["train/loss"] for line in metrics] == [line["train/loss"] for line in other_metrics]
+    assert_same((weights, metrics), (others, other_metrics))
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(root, tiny_config, tmp_path_factory):
+def uninterrupted(root, tmp_path_factory):
+    """The run of document-004 on one device."""
     folder = tmp_path_factory.mktemp("uninterrupted")
-    finish([start(folder, str(tiny_config), *settings(sample(root), *SAMPLE))])
+    finish([start(folder, *long(root, "{strategy: none, shards: 8}"))])
     return folder
 
 
