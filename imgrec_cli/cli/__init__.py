@@ -31,7 +31,6 @@ from imgrec_cli.cli import (
     tune,
 )
 from imgrec_cli.errors import ImgrecError, InputError, Interrupted
-from imgrec_cli.machine import peers_announced
 
 INTERRUPTED = 130
 
@@ -111,6 +110,8 @@ def main() -> None:
             raise
         known = _as_known(error)
         output.failure(known, "" if isinstance(known, Interrupted) else "error: ")
+        from imgrec_cli.machine import peers_announced
+
         if peers_announced():
             sys.stdout.flush()
             sys.stderr.flush()

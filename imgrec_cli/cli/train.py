@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from imgrec_cli.cli import output
-from imgrec_cli.cli.job import watch_over_peers
 from imgrec_cli.cli.options import FormatOption, QuietOption, SetOption
 
 if TYPE_CHECKING:
@@ -53,6 +52,7 @@ def train(
     Example: imgrec train configs/quickstart.yaml --set train.epochs=5
     """
     from imgrec_cli import api
+    from imgrec_cli.cli.job import watch_over_peers
 
     watch_over_peers()
     with output.ProgressPrinter(format_, quiet) as progress:
