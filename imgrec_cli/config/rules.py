@@ -1,5 +1,6 @@
 """What no single key can see: combinations that cannot work. What is merely unwise is not refused."""
 
+import re
 from collections.abc import Callable, Iterator
 
 from imgrec_cli.config.augmentation import Cutmix, Erase, Fill, Mixup, RandAugment, Rotate, Shear, Shift, Zoom
@@ -10,7 +11,7 @@ from imgrec_cli.config.networks import BackboneModel, LayersModel, Residual
 from imgrec_cli.config.sections import Config, SearchRange
 from imgrec_cli.config.shapes import BACKBONES, DoesNotFitError, Shape, after
 
-NOT_SEARCHED = ("version", "seed", "data", "decision", "runtime", "export", "search")
+NOT_SEARCHED = ("version", "seed", "data", "decision", "runtime", "distribute", "export", "search")
 
 LARGEST_SIDE = 4096  # of an image
 Found = Iterator[tuple[KeyPath, str]]
@@ -244,6 +245,11 @@ def several_devices_need_jax(config: Config) -> Found:
     for key in ("mesh", "layout"):
         if getattr(distribute, key) and distribute.strategy != "model":
             yield ("distribute", key), "has a use with strategy: model alone"
+    for text in distribute.layout:
+        try:
+            re.compile(text)
+        except re.error as error:
+            yield ("distribute", "layout"), f"{text} is no regular expression: {error}"
     if distribute.shards is not None:
         optimizer = config.optimizer
         if config.runtime.backend != "jax":
@@ -294,7 +300,7 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[Config], Found]], ...] = (
     (("model",), layers_fit_each_other),
     (("decision",), one_threshold_for_a_class),
     (("search",), search_can_be_done),
-    (("distribute", "runtime.backend", "train.batch_size"), several_devices_need_jax),
+    (("distribute", "runtime.backend", "train.batch_size", "optimizer"), several_devices_need_jax),
     (("model", "image.size"), layers_fit_the_image),
     (("model", "image.size", "image.color", "image.standardize"), backbone_has_what_it_needs),
 )

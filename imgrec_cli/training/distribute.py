@@ -4,7 +4,7 @@ batch this process feeds, and states too large to gather."""
 import importlib.util
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,21 @@ class SplitWeights(keras.distribution.ModelParallel):
                 f"distribute.layout: {list(axes)} has {len(axes)} axes, {variable.path} has {len(variable.shape)}",
                 "write null for an axis that is not split",
             )
+        elif any(name and size % self.parts for name, size in zip(axes, variable.shape, strict=True)):
+            raise InputError(
+                f"distribute.layout: {variable.path} {list(variable.shape)} cannot be divided into {self.parts} parts "
+                f"along {list(axes)}",
+                "split another axis, or choose another mesh",
+            )
         return keras.distribution.TensorLayout(axes, self.device_mesh)
+
+
+def require_named(layout: Iterable[str], weights: Sequence[Any]) -> None:
+    """Raise InputError where a name of `distribute.layout` is that of no weight."""
+    for text in layout:
+        if not any(re.search(text, weight.path) for weight in weights):
+            kernels = ", ".join(weight.path for weight in weights if "kernel" in weight.path)
+            raise InputError(f"distribute.layout: {text} is in the path of no weight", f"kernels here: {kernels}")
 
 
 def split_axes(path: str, shape: tuple[int, ...], parts: int) -> tuple[str | None, ...]:

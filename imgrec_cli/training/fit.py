@@ -246,6 +246,8 @@ def _fit(
         source = training_source(phase, dataset, inputs, distribute.own_part(phase.train.images_per_step))
         block = min(MOST_STEPS_PER_EXECUTION if only_head else steps_per_execution(phase, classes), source.steps)
         model = head_model(phase, classes, inputs.shape[1]) if only_head else training_model(phase, classes)
+        if not only_head:
+            distribute.require_named(phase.distribute.layout, model.weights)
         if phase.distribute.shards is not None:
             from imgrec_cli.training.shards import in_shards
 

@@ -216,7 +216,7 @@ def learned(folder: Path) -> tuple[list[np.ndarray], list[dict[str, float]]]:
     return weights, [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-# document-004: 70 steps an epoch, of which 32 are one call; the state is kept after each
+# document-004: 63 steps an epoch, of which 32 are one call; the state is kept after each
 LONG = [
     "augment=[{type: rotate, degrees: 20}]",
     "train={batch_size: 8, epochs: 4, precision: float32, ema: 0.9, checkpoint_every: 1 step}",
@@ -311,19 +311,42 @@ def test_hosts_with_other_configs_are_refused(tiny_config, tmp_path):
     assert "process 1 of 2 has another config than process 0" in told
 
 
+ON_JAX = "runtime.backend=jax;"
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
         ("distribute={strategy: data}", "data needs runtime.backend: jax"),
         ("distribute={mesh: [1, 2]}", "has a use with strategy: model alone"),
         ("distribute={shards: 4}", "has a use with runtime.backend: jax"),
+        (ON_JAX + "distribute={strategy: model, layout: {'dense(': [null, model]}}", "no regular expression"),
+        (ON_JAX + "distribute={strategy: model, shards: 4};optimizer.clip_norm=1", "clip_norm adds over whole weights"),
+        (ON_JAX + "distribute={shards: 16};train.batch_size=24", "must divide the batch, which has 24 images"),
     ],
 )
 def test_what_cannot_be_distributed_is_refused(tiny_config, setting, message):
     from imgrec_cli.config import load_config
 
     with pytest.raises(ConfigError, match=message):
-        load_config(tiny_config, [setting])
+        load_config(tiny_config, setting.split(";"))
+
+
+@needs_jax
+def test_a_layout_that_fits_no_weight_is_refused():
+    from types import SimpleNamespace
+
+    from imgrec_cli.training.distribute import SplitWeights, require_named
+
+    kernel = SimpleNamespace(path="dense_8/kernel", shape=(36992, 1023))
+    with pytest.raises(InputError, match="desne is in the path of no weight"):
+        require_named(["desne"], [kernel])
+    require_named(["dense_8"], [kernel])
+    split = SplitWeights.__new__(SplitWeights)
+    for axes, message in (((None, "model"), "cannot be divided into 4 parts"), (("model",), "has 1 axes")):
+        split.parts, split.named = 4, {"dense": axes}
+        with pytest.raises(InputError, match=message):
+            split.get_variable_layout(kernel)
 
 
 @pytest.mark.parametrize("variable", ["JAX_COORDINATOR_ADDRESS", "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"])
