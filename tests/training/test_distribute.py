@@ -332,7 +332,6 @@ def test_what_cannot_be_distributed_is_refused(tiny_config, setting, message):
         load_config(tiny_config, setting.split(";"))
 
 
-@needs_jax
 def test_a_layout_that_fits_no_weight_is_refused():
     from types import SimpleNamespace
 
