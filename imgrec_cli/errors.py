@@ -101,6 +101,12 @@ class Interrupted(ImgrecError):
     exit_code = 75
 
 
+class PeerLostError(ImgrecError):
+    """Another process of a training on several hosts died or hangs; the run goes on from its last checkpoint."""
+
+    exit_code = 10
+
+
 class ReproductionError(ImgrecError):
     """A run trained again did not end as the first time."""
 

@@ -172,3 +172,10 @@ def git_state(folder: Path) -> dict[str, object] | None:
     except (OSError, ValueError, subprocess.SubprocessError):
         return None
     return {"commit": commit.stdout.strip(), "changed": bool(changes.stdout.strip())}
+
+
+def peers_announced() -> bool:
+    """Whether the environment names other processes that this one is to train with, as JAX reads it."""
+    if os.environ.get("JAX_COORDINATOR_ADDRESS"):
+        return True
+    return any(int(os.environ.get(name) or 1) > 1 for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"))

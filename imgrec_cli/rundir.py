@@ -45,8 +45,7 @@ class Run:
 
         Raises InputError where the folder cannot be made.
         """
-        name = re.sub(r"[^\w.-]+", "-", config_name).strip("-.") or "config"
-        stem = f"{time.strftime('%Y-%m-%d-%H%M')}-{name}"
+        stem = f"{time.strftime('%Y-%m-%d-%H%M')}-{_folder_name(config_name)}"
         try:
             parent.mkdir(parents=True, exist_ok=True)
             for attempt in range(1, 1000):
@@ -131,6 +130,13 @@ class Run:
     def next_checkpoint(self) -> Path:
         """What becomes the last checkpoint when it has been read back."""
         return self.folder / "checkpoints" / "next.npz"
+
+    def state_folder(self, name: str) -> Path:
+        """What a checkpoint keeps beside it where the state lies in parts on several devices."""
+        return self.folder / "checkpoints" / name
+
+    def state_folders(self) -> list[Path]:
+        return sorted((self.folder / "checkpoints").glob("state-*"))
 
     @property
     def best_checkpoint(self) -> Path:
@@ -236,6 +242,8 @@ class Run:
         for path in (self.next_checkpoint, self.previous_checkpoint, self.last_checkpoint, self.teacher_checkpoint):
             with suppress(OSError):
                 path.unlink(missing_ok=True)
+        for folder in self.state_folders():
+            shutil.rmtree(folder, ignore_errors=True)
 
     @property
     def record(self) -> dict[str, Any]:
@@ -353,3 +361,16 @@ def newest_finished_run(parent: Path) -> tuple[Run, dict[str, Any]]:
     raise InputError(
         f"no finished run in {parent}", "train one: imgrec train CONFIG, or name a run or bundle with -m PATH"
     )
+
+
+def unfinished_run(parent: Path, config_name: str) -> Path | None:
+    """The newest run below `parent` of a config's name, where `imgrec train --resume` can go on with it."""
+    name = re.escape(_folder_name(config_name))
+    for run, record in list_runs(parent):
+        if re.fullmatch(rf"\d{{4}}-\d\d-\d\d-\d{{4}}-{name}(-\d+)?", run.name):
+            return run.folder if record.get("resumable") else None
+    return None
+
+
+def _folder_name(config_name: str) -> str:
+    return re.sub(r"[^\w.-]+", "-", config_name).strip("-.") or "config"

@@ -1,5 +1,6 @@
 """Before a training: the images are listed and read, the backend is started, every `auto` is resolved."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from imgrec_cli.rundir import RecordedExample, Run
 if TYPE_CHECKING:
     from imgrec_cli.config import Config
     from imgrec_cli.dataset import Dataset, Listing
+    from imgrec_cli.training.job import Job
     from imgrec_cli.training.runtime import Machine
 
 
@@ -28,14 +30,18 @@ def loaded_config(given: "Config | Path | str", overrides: Sequence[str]) -> "tu
 
 
 def prepared(config: "Config", on_event: Listener) -> "tuple[Dataset, Config]":
-    """The images, and the config with every `auto` resolved, outside of a run."""
+    """The images, and the config with every `auto` resolved, outside of a run, which works on one device."""
+    alone = config.distribute.model_copy(update={"strategy": "none", "mesh": None, "layout": {}})
+    config = config.model_copy(update={"distribute": alone})
     listing, machine, config = set_up(config, on_event)
     return loaded_images(config, listing, machine, None, on_event)
 
 
-def set_up(config: "Config", on_event: Listener, listing: "Listing | None" = None) -> "tuple[Listing, Machine, Config]":
+def set_up(
+    config: "Config", on_event: Listener, listing: "Listing | None" = None, job: "Job | None" = None
+) -> "tuple[Listing, Machine, Config]":
     """List the images, start the backend, and resolve every `auto` that the machine decides; the first thing said is
-    device and precision."""
+    device and precision. What was measured on several hosts is decided by the one that leads the `job`."""
     from imgrec_cli.config import BackboneModel, check_class_names, check_weights
     from imgrec_cli.dataset import scan
     from imgrec_cli.training import runtime
@@ -44,6 +50,10 @@ def set_up(config: "Config", on_event: Listener, listing: "Listing | None" = Non
     check_weights(config)
     check_class_names(config, listing.class_names)
     machine = runtime.start(config.runtime)
+    processes = 1 if job is None else job.count
+    strategy = runtime.strategy(config, machine, processes)
+    if strategy != "none":
+        machine = runtime.spread(machine, processes)
     from imgrec_cli.training.families import weights_file
     from imgrec_cli.training.speed import choose_batch_size, choose_precision
 
@@ -64,11 +74,17 @@ def set_up(config: "Config", on_event: Listener, listing: "Listing | None" = Non
                     "deterministic": machine.deterministic,
                 }
             ),
+            "distribute": config.distribute.model_copy(update={"strategy": strategy}),
         }
     )
     first_line = f"{machine.name}, {precision} ({reason}), Keras on {machine.backend}"
     on_event(Note("; ".join([first_line, *machine.warnings])))
-    return listing, machine, choose_batch_size(config, classes, images, on_event)
+    config = choose_batch_size(config, classes, images, on_event)
+    if job is None:
+        return listing, machine, config
+    chosen = json.loads(job.said_by_leader(json.dumps([config.train.precision, config.train.batch_size])))
+    train = config.train.model_copy(update={"precision": chosen[0], "batch_size": chosen[1]})
+    return listing, machine, config.model_copy(update={"train": train})
 
 
 def loaded_images(

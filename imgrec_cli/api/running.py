@@ -1,9 +1,12 @@
-"""One run: begun or gone on with, fitted, exported and judged, and how it ended."""
+"""One run: begun or gone on with, fitted, exported and judged, and how it ended.
+
+Of several processes that train together, the one that leads their `job` does all of this; the others fit beside it.
+"""
 
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -39,6 +42,7 @@ from imgrec_cli.rundir import Run
 if TYPE_CHECKING:
     from imgrec_cli.config import Config
     from imgrec_cli.dataset import Dataset, Listing
+    from imgrec_cli.training.job import Job
     from imgrec_cli.training.runtime import Machine
     from imgrec_cli.training.stop import Stop
 
@@ -78,11 +82,16 @@ def begun(
     stop: "Stop",
     on_event: Listener,
     logs: Logs = NO_LOGS,
+    job: "Job | None" = None,
 ) -> Run:
     """A run of one training, in the folder that `create` makes; `path` is the config's file, where it has one."""
-    started = time.time()
-    listing, machine, config = set_up(config, on_event)
+    from imgrec_cli.training.job import Job
+
+    started, job = time.time(), job or Job()
+    listing, machine, config = set_up(config, on_event, job=job)
     check_earlier_runs(config, listing.class_names)
+    if not job.leads:
+        return _followed(config, listing, machine, stop, on_event, job)
     run = create()
     with run.held():
         try:
@@ -90,8 +99,9 @@ def begun(
             record_begin(run, config, path, overrides, started, facts)
             stop.run = run.folder
             on_event(Note(f"run {run.folder}"))
+            job.said_by_leader(str(run.folder.absolute()))
             with outcome_recorded(run, config, started):
-                _worked(config, listing, machine, run, stop, on_event, logs)
+                _worked(config, listing, machine, run, stop, on_event, logs, job)
             write_report(run)
         except InputError:
             if not run.examples_file.exists():  # such as images that cannot be trained on: nothing has begun
@@ -140,20 +150,25 @@ def resumed(
     stop: "Stop",
     on_event: Listener,
     logs: Logs = NO_LOGS,
+    job: "Job | None" = None,
 ) -> Run:
     """The run of one training, gone on with from its last checkpoint; `given` is a config that it is held to."""
     from imgrec_cli.config import load_config, resolved_yaml
+    from imgrec_cli.training.job import Job
 
-    started = time.time()
-    with run.held():
+    started, job = time.time(), job or Job()
+    with run.held() if job.leads else nullcontext():
         record = run.record
         stored = load_config(run.resolved_config_file)
         config, _ = loaded_config(run.resolved_config_file if given is None else given, overrides)
         images = record["data"]["images"]["train"] if "data" in record else None
         refuse_another_config(run, stored, config, images)
         epochs = config.train.epochs
-        config = stored.model_copy(update={"train": stored.train.model_copy(update={"epochs": epochs})})
+        changed = {"train": stored.train.model_copy(update={"epochs": epochs}), "distribute": config.distribute}
+        config = stored.model_copy(update=changed)
         if record["status"] == "finished" and epochs == stored.train.epochs:
+            if not job.leads:
+                return run
             on_event(Note(f"{run.folder} is finished: nothing is left to do"))
             _drop_what_only_training_needs(run, config)
             if not run.report_file.exists():  # it was killed between the two
@@ -165,7 +180,9 @@ def resumed(
                 "a run that shall be given more epochs later needs train.keep_optimizer=true from the begin",
             )
         stop.run = run.folder
-        listing, machine, config = set_up(config, on_event)
+        listing, machine, config = set_up(config, on_event, job=job)
+        if not job.leads:
+            return _followed(config, listing, machine, stop, on_event, job)
         here = machine_facts(machine)
         differing = differences(record, here)
         if differing:
@@ -180,14 +197,41 @@ def resumed(
             extended = {"from_epochs": stored.train.epochs, "to_epochs": epochs}
             changes["extended"] = [*record.get("extended", ()), extended]
         run.update_record(**changes)
+        job.said_by_leader(str(run.folder.absolute()))
         with outcome_recorded(run, config, started, record.get("seconds", 0.0)):
-            _worked(config, listing, machine, run, stop, on_event, logs)
+            _worked(config, listing, machine, run, stop, on_event, logs, job)
         write_report(run)
     return run
 
 
+def _followed(
+    config: "Config", listing: "Listing", machine: "Machine", stop: "Stop", on_event: Listener, job: "Job"
+) -> Run:
+    """Train beside the process that leads, and write nothing but parts of a state that is too large for one."""
+    from imgrec_cli.training.fit import fit
+
+    run = Run(Path(job.said_by_leader()))
+    stop.run = run.folder
+    if not run.folder.is_dir():
+        raise InputError(
+            f"{run.folder}: not there on process {job.index}, and process 0 keeps the run in it",
+            "start all processes in a folder that every host sees, at the same path",
+        )
+    dataset, config = loaded_images(config, listing, machine, None, on_event)
+    fit(config, dataset, run, stop, on_event, job)
+    job.leave()
+    return run
+
+
 def _worked(
-    config: "Config", listing: "Listing", machine: "Machine", run: Run, stop: "Stop", on_event: Listener, logs: Logs
+    config: "Config",
+    listing: "Listing",
+    machine: "Machine",
+    run: Run,
+    stop: "Stop",
+    on_event: Listener,
+    logs: Logs,
+    job: "Job",
 ) -> None:
     """Load, fit, export and judge, with the logs that were asked for."""
     dataset, config = loaded_images(config, listing, machine, run, on_event)
@@ -196,15 +240,17 @@ def _worked(
 
         on_event = with_scalars(run.tensorboard_folder, on_event)
     if not logs.mlflow:
-        _fit_export_judge(config, dataset, run, stop, on_event)
+        _fit_export_judge(config, dataset, run, stop, on_event, job)
         return
     from imgrec_cli.tracking.mlflow import tracked
 
     with tracked(run, config.model_dump(mode="json"), on_event) as listen:
-        _fit_export_judge(config, dataset, run, stop, listen)
+        _fit_export_judge(config, dataset, run, stop, listen, job)
 
 
-def _fit_export_judge(config: "Config", dataset: "Dataset", run: Run, stop: "Stop", on_event: Listener) -> None:
+def _fit_export_judge(
+    config: "Config", dataset: "Dataset", run: Run, stop: "Stop", on_event: Listener, job: "Job"
+) -> None:
     from dataclasses import replace
 
     from imgrec_cli.training import analysis
@@ -216,7 +262,8 @@ def _fit_export_judge(config: "Config", dataset: "Dataset", run: Run, stop: "Sto
     analysis.write_layers(config, dataset, run)
     analysis.write_augmented(config, dataset, run)
     try:
-        trained = fit(config, dataset, run, stop, on_event)
+        trained = fit(config, dataset, run, stop, on_event, job)
+        job.leave()
     except out_of_memory_errors() as error:
         size = config.train.images_per_step
         fitting = fitting_batch_size(config, len(dataset.class_names))

@@ -12,11 +12,12 @@ from imgrec_cli.api.running import Logs, begun, resumed, stoppable
 from imgrec_cli.errors import InputError, MissingExtraError, install_command
 from imgrec_cli.origin import Reproduction, compared
 from imgrec_cli.progress import Listener, Note, Warn, ignore
-from imgrec_cli.rundir import RUNS_FOLDER, Run
+from imgrec_cli.rundir import RUNS_FOLDER, Run, unfinished_run
 
 if TYPE_CHECKING:
     from imgrec_cli.config import Config
     from imgrec_cli.dataset.issues import LabelIssues
+    from imgrec_cli.training.job import Job
     from imgrec_cli.training.speed import Speeds
 
 
@@ -37,11 +38,13 @@ def train(
     `config` is a configuration or the path of its YAML file, `overrides` are `key=value` texts for a file. With
     `resume` the unfinished run in that folder goes on from its last checkpoint instead, to the same bits as if it had
     never stopped; a config is then needed for nothing, and refused where it differs in more than a larger
-    `train.epochs`. With `folds` or `seeds` the run holds as many trainings, each a run of its own: one for each part of
-    the images, which judges it, or one for each of several seeds on one split. With `tensorboard` a run also gets a
-    folder of that name with every epoch's figures; with `mlflow` config, figures, scores and bundle also go to MLflow,
-    to where its environment variables say. The first SIGINT or SIGTERM saves all state and raises Interrupted. Raises
-    the kinds of imgrec_cli.errors; a run that began is then marked and kept.
+    `train.epochs` or another `distribute`. `resume="auto"` goes on with the newest unfinished run of the config's name
+    where there is one. Where the environment announces peers, this process trains with them; the run that all return
+    is written by the first. With `folds` or `seeds` the run holds as many trainings, each a run of its own: one for
+    each part of the images, which judges it, or one for each of several seeds on one split. With `tensorboard` a run
+    also gets a folder of that name with every epoch's figures; with `mlflow` config, figures, scores and bundle also go
+    to MLflow, to where its environment variables say. The first SIGINT or SIGTERM saves all state and raises
+    Interrupted. Raises the kinds of imgrec_cli.errors; a run that began is then marked and kept.
     """
     if tensorboard:
         from imgrec_cli.training.tensorboard import require_tensorboard
@@ -55,23 +58,46 @@ def train(
     with stoppable() as stop:
         if folds is not None and seeds is not None:
             raise InputError("folds and seeds are both given", "repeat a training by one of them")
-        if resume is not None:
-            if folds is not None or seeds is not None:
-                raise InputError("a run goes on as it began", "leave --folds and --seeds out beside --resume")
-            run = Run.open(Path(resume))
-            if "search" in run.record:
-                raise InputError(f"{run.folder}: this is a search", f"to go on: imgrec tune --study {run.folder}")
-            if "repeats" in run.record:
-                return resumed_repeats(run, config, overrides, stop, on_event, logs)
-            return resumed(run, config, overrides, stop, on_event, logs)
-        if config is None:
+        repeated = folds is not None or seeds is not None
+        if resume is not None and repeated:
+            raise InputError("a run goes on as it began", "leave --folds and --seeds out beside --resume")
+        if config is None and resume in (None, "auto"):
             raise InputError("no config is given", "name a YAML file, or a run to go on with: --resume RUN")
-        given, path = loaded_config(config, overrides)
+        from imgrec_cli.training.job import join
+
+        source = _to_go_on_with(resume or "").resolved_config_file if config is None else config
+        given, path = loaded_config(source, overrides)
         name = path.stem if path else "config"
-        if folds is not None or seeds is not None:
+        job = join(given)
+        on_event = job.listener(on_event)
+        if resume == "auto":
+            resume = job.said_by_leader(str(unfinished_run(runs, name) or "")) or None
+        if resume is not None:
+            run = _to_go_on_with(resume)
+            if "repeats" not in run.record:
+                return resumed(run, config, overrides, stop, on_event, logs, job)
+            _refuse_peers(job)
+            return resumed_repeats(run, config, overrides, stop, on_event, logs)
+        if repeated:
+            _refuse_peers(job)
             kind, number = ("folds", folds) if folds is not None else ("seeds", seeds)
             return begun_repeats(given, path, overrides, runs, kind, number or 0, stop, on_event, logs)
-        return begun(given, path, overrides, partial(Run.create, runs, name), stop, on_event, logs)
+        return begun(given, path, overrides, partial(Run.create, runs, name), stop, on_event, logs, job)
+
+
+def _to_go_on_with(folder: Path | str) -> Run:
+    run = Run.open(Path(folder))
+    if "search" in run.record:
+        raise InputError(f"{run.folder}: this is a search", f"to go on: imgrec tune --study {run.folder}")
+    return run
+
+
+def _refuse_peers(job: "Job") -> None:
+    if job.count > 1:
+        raise InputError(
+            f"{job.count} processes were started as one, and a run of several trainings is for one",
+            "start it in one process; each training may still use all devices of its host",
+        )
 
 
 def reproduce(run: Path | str, *, runs: Path = Path(RUNS_FOLDER), on_event: Listener = ignore) -> Reproduction:

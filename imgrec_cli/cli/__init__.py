@@ -110,6 +110,12 @@ def main() -> None:
             raise
         known = _as_known(error)
         output.failure(known, "" if isinstance(known, Interrupted) else "error: ")
+        from imgrec_cli.machine import peers_announced
+
+        if peers_announced():
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(known.exit_code)  # at the end of Python JAX would wait for the others, and abort
         sys.exit(known.exit_code)
 
 

@@ -20,7 +20,12 @@ def train(
     config: Annotated[Path | None, typer.Argument(help="YAML file of the experiment.", show_default=False)] = None,
     set_: SetOption = None,
     resume: Annotated[
-        Path | None, typer.Option("--resume", metavar="RUN", help="Go on with an unfinished run from where it stopped.")
+        str | None,
+        typer.Option(
+            "--resume",
+            metavar="RUN",
+            help="Go on with an unfinished run from where it stopped; auto: the newest of this config, if any.",
+        ),
     ] = None,
     folds: Annotated[
         int | None,
@@ -47,7 +52,9 @@ def train(
     Example: imgrec train configs/quickstart.yaml --set train.epochs=5
     """
     from imgrec_cli import api
+    from imgrec_cli.cli.job import watch_over_peers
 
+    watch_over_peers()
     with output.ProgressPrinter(format_, quiet) as progress:
         run = api.train(
             config,
@@ -60,6 +67,9 @@ def train(
             on_event=progress,
         )
     record = run.record
+    if record["status"] != "finished":  # this process is not the one that writes it
+        output.note(f"trained with its peers; the run is {run.folder}")
+        return
     scores = record["scores"]
     if format_ is output.Format.json:
         output.result("train", {"run": str(run.folder), **record})

@@ -59,7 +59,7 @@ from imgrec_cli.config.networks import (
 )
 from imgrec_cli.config.schema import json_schema
 from imgrec_cli.config.search import Space
-from imgrec_cli.config.sections import Config, Decision, Export, Runtime, SearchChoices, SearchRange
+from imgrec_cli.config.sections import Config, Decision, Distribute, Export, Runtime, SearchChoices, SearchRange
 from imgrec_cli.config.shapes import LayerRow, expanded, layer_table, projection, values_of_layers
 from imgrec_cli.config.values import FORMAT_VERSION, Activation, Section
 from imgrec_cli.config.writing import path_from, resolved_yaml, written
@@ -84,6 +84,7 @@ __all__ = [
     "Data",
     "Decision",
     "Dense",
+    "Distribute",
     "Dropout",
     "Duration",
     "EarlyStopping",

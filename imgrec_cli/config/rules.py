@@ -1,5 +1,6 @@
 """What no single key can see: combinations that cannot work. What is merely unwise is not refused."""
 
+import re
 from collections.abc import Callable, Iterator
 
 from imgrec_cli.config.augmentation import Cutmix, Erase, Fill, Mixup, RandAugment, Rotate, Shear, Shift, Zoom
@@ -10,7 +11,7 @@ from imgrec_cli.config.networks import BackboneModel, LayersModel, Residual
 from imgrec_cli.config.sections import Config, SearchRange
 from imgrec_cli.config.shapes import BACKBONES, DoesNotFitError, Shape, after
 
-NOT_SEARCHED = ("version", "seed", "data", "decision", "runtime", "export", "search")
+NOT_SEARCHED = ("version", "seed", "data", "decision", "runtime", "distribute", "export", "search")
 
 LARGEST_SIDE = 4096  # of an image
 Found = Iterator[tuple[KeyPath, str]]
@@ -236,6 +237,30 @@ def search_can_be_done(config: Config) -> Found:
                 yield ("search", key, "low"), f"must be above 0 with log: true, got {values.low:g}"
 
 
+def several_devices_need_jax(config: Config) -> Found:
+    """Only the JAX backend trains on several devices; mesh and layout belong to the strategy model."""
+    distribute = config.distribute
+    if distribute.strategy in ("data", "model") and config.runtime.backend != "jax":
+        yield ("distribute", "strategy"), f"{distribute.strategy} needs runtime.backend: jax"
+    for key in ("mesh", "layout"):
+        if getattr(distribute, key) and distribute.strategy != "model":
+            yield ("distribute", key), "has a use with strategy: model alone"
+    for text in distribute.layout:
+        try:
+            re.compile(text)
+        except re.error as error:
+            yield ("distribute", "layout"), f"{text} is no regular expression: {error}"
+    if distribute.shards is not None:
+        optimizer = config.optimizer
+        if config.runtime.backend != "jax":
+            yield ("distribute", "shards"), "has a use with runtime.backend: jax"
+        elif distribute.strategy == "model" and (optimizer.clip_norm is not None or optimizer.type == "muon"):
+            what = "optimizer.clip_norm" if optimizer.clip_norm is not None else "optimizer muon"
+            yield ("distribute", "shards"), f"{what} adds over whole weights, which strategy: model keeps in parts"
+        elif config.train.batch_size != "auto" and config.train.images_per_step % distribute.shards:
+            yield ("distribute", "shards"), f"must divide the batch, which has {config.train.images_per_step} images"
+
+
 def _misfits(config: Config, shape: Shape) -> Found:
     if not isinstance(config.model, LayersModel):
         return
@@ -275,6 +300,7 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[Config], Found]], ...] = (
     (("model",), layers_fit_each_other),
     (("decision",), one_threshold_for_a_class),
     (("search",), search_can_be_done),
+    (("distribute", "runtime.backend", "train.batch_size", "optimizer"), several_devices_need_jax),
     (("model", "image.size"), layers_fit_the_image),
     (("model", "image.size", "image.color", "image.standardize"), backbone_has_what_it_needs),
 )

@@ -40,6 +40,39 @@ class Runtime(Section):
     )
 
 
+class Distribute(Section):
+    """Training on several devices, and on several hosts where the environment names peers; on the JAX backend."""
+
+    strategy: Literal["auto", "none", "data", "model"] = Field(
+        default="auto",
+        description="none: one device. data: each device takes a part of every batch. model: large weights are split "
+        "over devices as well. auto: data where JAX sees several accelerators or hosts, else none.",
+    )
+    mesh: Annotated[tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]], Strict(False)] | None = Field(
+        default=None,
+        description="For model: devices along the batch, and devices that one copy of the weights is split over; "
+        "their product is the number of all devices. By default one copy of the weights for each host.",
+        examples=[[2, 4]],
+    )
+    layout: dict[Annotated[str, Field(min_length=1)], Annotated[tuple[Literal["model"] | None, ...], Strict(False)]] = (
+        Field(
+            default={},
+            description="For model: weight, by a regular expression on its path, and the axis of it that is split, "
+            "before the automatic choice, which splits large kernels along their outputs.",
+            examples=[{"dense_1/kernel": [None, "model"]}],
+        )
+    )
+    shards: Literal[2, 4, 8, 16, 32, 64, 128] | None = Field(
+        default=None,
+        description="Parts that every batch is computed in, whatever the devices, and their gradients added in one "
+        "order: the same bits on 1, 2, 4 … devices, up to half of it. Not with batch norm. With strategy model, "
+        "weights are gathered for each step, and lie in parts between the steps.",
+    )
+    heartbeat: int = Field(
+        default=20, ge=5, le=300, description="Seconds of silence after which another host counts as lost."
+    )
+
+
 def _targets(targets: dict[str, float]) -> dict[str, float]:
     for key in targets:
         if not re.fullmatch(r"(recall|precision)\..+", key):
@@ -129,6 +162,7 @@ class Config(Section):
     train: Train = Field(default=Train(), description="The length and the batches of training.")
     decision: Decision = Field(default=Decision(), description="How probabilities become answers.")
     runtime: Runtime = Field(default=Runtime(), description="The machine that trains.")
+    distribute: Distribute = Field(default=Distribute(), description="Training on several devices and hosts.")
     export: Export = Field(default=Export(), description="What is shipped.")
     search: dict[str, Searched] = Field(
         default={},

@@ -5,18 +5,19 @@ Keras's own BackupAndRestore keeps neither layer seeds nor metric sums nor early
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 from numpy.typing import NDArray
 
 from imgrec_cli.atomic import replacing
 from imgrec_cli.errors import TrainingError
 from imgrec_cli.rundir import Run
+from imgrec_cli.training.distribute import whole
 
 Array = NDArray[Any]
 Groups = Mapping[str, Sequence[Any]]
@@ -89,6 +90,17 @@ def write_last(run: Run, groups: Groups, meta: dict[str, Any]) -> None:
     run.next_checkpoint.replace(run.last_checkpoint)
 
 
+def drop_unnamed_parts(run: Run) -> None:
+    """Remove states in parts that neither of the two checkpoints names."""
+    folders = run.state_folders()
+    if folders:
+        paths = [path for path in (run.last_checkpoint, run.previous_checkpoint) if path.exists()]
+        named = {read(path)[1].get("parts") for path in paths}
+        for folder in folders:
+            if folder.name not in named:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
 @dataclass(frozen=True)
 class Found:
     """A checkpoint that could be read, its arrays and `meta`, and what is wrong with newer ones."""
@@ -120,7 +132,7 @@ def read_last(run: Run) -> Found | None:
 
 
 def _array(value: Any) -> Array:
-    return value if isinstance(value, np.ndarray) else np.asarray(keras.ops.convert_to_numpy(value))
+    return value if isinstance(value, np.ndarray) else whole(value)
 
 
 def _digest(array: Array) -> str:

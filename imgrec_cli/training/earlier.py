@@ -12,7 +12,7 @@ from imgrec_cli.errors import InputError
 from imgrec_cli.origin import earlier_run
 from imgrec_cli.progress import Advance, Listener, Note, Warn, ignore
 from imgrec_cli.rundir import Run
-from imgrec_cli.training import checkpoint
+from imgrec_cli.training import checkpoint, distribute
 from imgrec_cli.training.input import padded_blocks
 from imgrec_cli.training.loss import Teaching
 from imgrec_cli.training.restored import restored
@@ -28,7 +28,8 @@ def take_over(model: keras.Model, run: Run, dataset: Dataset, on_event: Listener
     same name, where it sees as many features; the others keep the weights that they began with. Raises InputError where
     nothing of the run fits.
     """
-    _, names, theirs = _network(run)
+    with distribute.one_device():
+        _, names, theirs = _network(run)
     tell_images_seen(run, dataset, on_event)
     weights_of = {layer.name: layer.get_weights() for layer in _with_weights(theirs)}
     taken: list[str] = []
@@ -42,7 +43,8 @@ def take_over(model: keras.Model, run: Run, dataset: Dataset, on_event: Listener
             layer.set_weights(found)
         (taken if same else fresh).append(layer.name)
     last = model.get_layer("logits")
-    (kernel, bias), (their_kernel, their_bias) = last.get_weights(), weights_of["logits"]
+    kernel, bias = (np.array(distribute.whole(weight)) for weight in last.weights)
+    their_kernel, their_bias = weights_of["logits"]
     class_names = dataset.class_names
     known = [name for name in class_names if name in names] if len(kernel) == len(their_kernel) else []
     for name in known:

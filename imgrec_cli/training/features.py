@@ -1,6 +1,8 @@
 """A frozen backbone gives every image the same features in every epoch: they are computed once, and only what stands
 behind it is trained."""
 
+import math
+
 import keras
 import numpy as np
 from numpy.typing import NDArray
@@ -8,6 +10,7 @@ from numpy.typing import NDArray
 from imgrec_cli.config import BackboneModel, Config
 from imgrec_cli.dataset import Dataset
 from imgrec_cli.progress import Advance, Listener
+from imgrec_cli.training import distribute
 from imgrec_cli.training.augment import Augment
 from imgrec_cli.training.backbone import backbone, load_pretrained
 from imgrec_cli.training.families import family_scaling
@@ -40,9 +43,10 @@ def frozen_features(config: Config, dataset: Dataset, on_event: Listener) -> NDA
     model = keras.Model(images, network(family_scaling(config.model)(floats)))
     features = np.zeros((len(dataset.pixels), network.output_shape[-1]), np.float32)
     rows = np.concatenate([dataset.rows("train"), dataset.rows("validation")])
-    done = 0
-    for pixels, count in padded_blocks(dataset.pixels, rows, BATCH_SIZE):
-        features[rows[done : done + count]] = np.asarray(model.predict_on_batch(pixels))[:count]
+    done, answer = 0, distribute.forward(model)
+    batch_size = math.lcm(BATCH_SIZE, distribute.parts_of_batch())
+    for pixels, count in padded_blocks(dataset.pixels, rows, batch_size, distribute.own_part(batch_size)):
+        features[rows[done : done + count]] = answer(pixels)[:count]
         done += count
         on_event(Advance("features", done, len(rows)))
     return features

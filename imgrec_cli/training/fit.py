@@ -1,8 +1,9 @@
 """The training story, top to bottom: one Keras `fit` call per epoch, our validation between."""
 
+import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -18,10 +19,11 @@ from imgrec_cli.metrics.summary import class_figures, confusion_matrix
 from imgrec_cli.origin import earlier_run
 from imgrec_cli.progress import EpochEnd, Listener, Note, Warn
 from imgrec_cli.rundir import Run
-from imgrec_cli.training import checkpoint
+from imgrec_cli.training import checkpoint, distribute
 from imgrec_cli.training.earlier import take_over, taught
 from imgrec_cli.training.features import frozen_features, head_is_enough, head_model, with_head
 from imgrec_cli.training.input import InputClock, Source, padded_blocks, training_source
+from imgrec_cli.training.job import Job, fingerprint, lost_peers_said
 from imgrec_cli.training.loss import Teaching, class_weights, training_loss
 from imgrec_cli.training.model import behind_backbone, training_model
 from imgrec_cli.training.optimize import averages, optimizer
@@ -81,21 +83,22 @@ def state_variables(model: keras.Model) -> list[Any]:
 
 
 def predict_logits(
-    model: keras.Model,
+    answer: Callable[[NDArray[Any]], NDArray[Any]],
     inputs: NDArray[Any],
     rows: NDArray[np.int64],
     batch_size: int,
     stop: Stop | None = None,
 ) -> NDArray[Any]:
-    """Outputs float32 [N, classes] of a Keras model for rows of the pack, in their order; fewer where a stop is
-    asked for.
+    """Outputs float32 [N, classes] of a model, by `distribute.forward`, for rows of the pack, in their order; fewer
+    where a stop is asked for.
 
     Batches are larger than those of training where the images are small: there is a call per batch.
     """
     batch_size = max(batch_size, min(MOST_IMAGES_PER_CALL, VALUES_PER_CALL // math.prod(inputs.shape[1:])))
+    batch_size += -batch_size % distribute.parts_of_batch()
     outputs = []
-    for batch, count in padded_blocks(inputs, rows, batch_size):
-        outputs.append(np.asarray(model.predict_on_batch(batch))[:count])
+    for batch, count in padded_blocks(inputs, rows, batch_size, distribute.own_part(batch_size)):
+        outputs.append(answer(batch)[:count])
         if stop is not None and stop.is_asked:
             break
     return np.concatenate(outputs)
@@ -130,7 +133,7 @@ def averaged(model: keras.Model) -> Iterator[None]:
     found = averages(model)
     raw = checkpoint.copies(model.trainable_variables) if found else []
     for variable, average in zip(model.trainable_variables, found, strict=bool(found)):
-        variable.assign(average)
+        variable.assign(keras.ops.copy(average))  # JAX would share the array, and a compiled step uses up its weights
     try:
         yield
     finally:
@@ -155,8 +158,10 @@ class Trained:
 class Saver:
     """The checkpoints of one training: `place` and `best` weights beside the arrays of the model."""
 
-    def __init__(self, run: Run, model: keras.Model, place: Place, best: list[checkpoint.Array]) -> None:
-        self.run, self.model, self.place, self.best = run, model, place, best
+    def __init__(
+        self, run: Run, model: keras.Model, place: Place, best: list[checkpoint.Array], job: Job | None = None
+    ) -> None:
+        self.run, self.model, self.place, self.best, self.job = run, model, place, best, job or Job()
         self._ended, self._seconds = -math.inf, 0.0
 
     def take_up(self, found: checkpoint.Found, source: Source, on_event: Listener) -> None:
@@ -166,40 +171,70 @@ class Saver:
         """
         inputs, labels = next(source.blocks(1, 0, 1))
         self.model.test_on_batch(inputs[0], labels[0])  # the metrics have no variables before
-        checkpoint.restore(state_variables(self.model), found.groups["state"], found.path)
-        self.place, self.best = Place.from_dict(found.meta), found.groups.get("best", [])
+        meta = dict(found.meta)
+        if parts := meta.pop("parts", None):
+            distribute.restore_parts(self.run.state_folder(parts), state_variables(self.model))
+        else:
+            checkpoint.restore(state_variables(self.model), found.groups["state"], found.path)
+        self.place, self.best = Place.from_dict(meta), found.groups.get("best", [])
         on_event(Note(f"going on from {self.place.text(source.steps)}"))
-        self.run.forget_metrics_from(self.place.epoch)
+        if self.job.leads:
+            self.run.forget_metrics_from(self.place.epoch)
 
     def save(self) -> None:
         """Write all that is needed to go on from here to the bit."""
         began = time.perf_counter()
-        groups = {"state": state_variables(self.model), "best": self.best}
-        checkpoint.write_last(self.run, groups, asdict(self.place))
+        groups, meta = {"state": state_variables(self.model), "best": self.best}, asdict(self.place)
+        if distribute.weights_are_split():  # each process writes its parts, then the leader the file that names them
+            meta["parts"] = f"state-{self.place.epoch:05d}-{self.place.step:08d}"
+            distribute.save_parts(self.run.state_folder(meta["parts"]), groups.pop("state"))
+        if self.job.leads:
+            checkpoint.write_last(self.run, groups, meta)
+            checkpoint.drop_unnamed_parts(self.run)
         self._ended = time.perf_counter()
         self._seconds = self._ended - began
 
     def save_between_epochs(self) -> None:
         """Save, unless that would take more than a tenth of the time: a large model goes some short epochs without."""
-        if self.place.over or time.perf_counter() - self._ended >= self._seconds / SHARE_OF_SAVING:
+        due = self.place.over or time.perf_counter() - self._ended >= self._seconds / SHARE_OF_SAVING
+        if self.job.decided_by_leader(due):
             self.save()
 
 
-def fit(config: Config, dataset: Dataset, run: Run, stop: Stop, on_event: Listener) -> Trained:
+def fit(config: Config, dataset: Dataset, run: Run, stop: Stop, on_event: Listener, job: Job | None = None) -> Trained:
     """Train as the resolved config says, from the run's last checkpoint where it has one.
 
-    Writes `metrics.jsonl`, `metrics.csv` and the checkpoints of the run. Raises TrainingError on a loss that is not
-    finite, Interrupted where a stop was asked for.
+    Writes `metrics.jsonl`, `metrics.csv` and the checkpoints of the run, of several processes in a `job` the one that
+    leads. Raises TrainingError on a loss that is not finite, Interrupted where a stop was asked for, PeerLostError
+    where another process died.
     """
+    job = job or Job()
+    job.require_same("another config", fingerprint(config), "start the same imgrec with the same config on every host")
+    job.require_same("other images", dataset.fingerprint, "every host has to see the same files, whole and unchanged")
+    with job.leader_first():  # who keeps the answers for the others
+        teaching = taught(config, run, dataset, on_event)
+    spread = distribute.begin(config)
+    if distribute.weights_are_split():
+        distribute.require_orbax()
+    try:
+        with lost_peers_said():
+            return _fit(config, dataset, run, teaching, stop, on_event, job)
+    finally:
+        if spread:
+            distribute.end()
+
+
+def _fit(
+    config: Config, dataset: Dataset, run: Run, teaching: Teaching | None, stop: Stop, on_event: Listener, job: Job
+) -> Trained:
     classes, stopping = len(dataset.class_names), config.train.early_stopping
     place = Place(Best(stopping.metric, stopping.min_delta) if stopping else Best("val/accuracy", 0.0))
     found = checkpoint.read_last(run)
-    if found is None:
-        run.forget_metrics_from(1)
-    else:
+    if found is not None:
         for message in found.damaged:
             on_event(Warn(f"{message}; going on from {found.path.name}, the state before it"))
-    teaching = taught(config, run, dataset, on_event)
+    elif job.leads:
+        run.forget_metrics_from(1)
     saver: Saver | None = None
     for number, phase in enumerate(phases(config)):
         if found is not None and found.meta.get("phase", 0) > number:
@@ -208,14 +243,20 @@ def fit(config: Config, dataset: Dataset, run: Run, stop: Stop, on_event: Listen
         keras.utils.set_random_seed(config.seed)
         only_head = head_is_enough(phase)
         inputs: NDArray[Any] = frozen_features(phase, dataset, on_event) if only_head else dataset.pixels
-        source = training_source(phase, dataset, inputs)
+        source = training_source(phase, dataset, inputs, distribute.own_part(phase.train.images_per_step))
         block = min(MOST_STEPS_PER_EXECUTION if only_head else steps_per_execution(phase, classes), source.steps)
         model = head_model(phase, classes, inputs.shape[1]) if only_head else training_model(phase, classes)
+        if not only_head:
+            distribute.require_named(phase.distribute.layout, model.weights)
+        if phase.distribute.shards is not None:
+            from imgrec_cli.training.shards import in_shards
+
+            model = in_shards(model, phase.distribute.shards)
         before = saver
         if config.model.start_from is not None and found is None and before is None:
             take_over(model, earlier_run("model.start_from", config.model.start_from), dataset, on_event)
         weights = class_weights(config.loss, dataset.class_names, source.labels)
-        saver = Saver(run, compiled(model, phase, block, source.steps, weights, teaching), place, [])
+        saver = Saver(run, compiled(model, phase, block, source.steps, weights, teaching), place, [], job)
         with stop.deferred():
             if found is not None and found.meta.get("phase", 0) == number:
                 saver.take_up(found, source, on_event)
@@ -230,7 +271,11 @@ def fit(config: Config, dataset: Dataset, run: Run, stop: Stop, on_event: Listen
             train_epochs(phase, dataset, source, block, saver, stop, on_event)
     assert saver is not None  # noqa: S101 - there is always a phase
     state = checkpoint.digest(state_variables(model))
-    checkpoint.write(run.best_checkpoint, {"weights": saver.best}, {"epoch": saver.place.best.epoch})
+    if job.leads:
+        checkpoint.write(run.best_checkpoint, {"weights": saver.best}, {"epoch": saver.place.best.epoch})
+    if keras.distribution.distribution() is not None:  # what follows works with a model on one device
+        distribute.end()
+        model = head_model(phase, classes, inputs.shape[1]) if only_head else training_model(phase, classes)
     checkpoint.restore(model.weights, saver.best, run.best_checkpoint)
     return Trained(
         with_head(config, classes, model) if only_head else model,
@@ -253,6 +298,7 @@ def train_epochs(
     model, place = saver.model, saver.place
     epochs = place.epochs_before + config.train.epochs
     stopping, rate, first_epoch = config.train.early_stopping, config.optimizer.learning_rate, place.epoch
+    job, answer = saver.job, distribute.forward(model)
     if place.over:  # or not, where the run was given more epochs
         place.over = place.epoch > epochs or out_of_patience(place.best, stopping)
     while not place.over:
@@ -260,7 +306,7 @@ def train_epochs(
         if not place.trained:
             clock = InputClock()
             reporter = Reporter(place, epochs, source, on_event, clock, tell_pace=place.epoch == first_epoch)
-            keeper = Keeper(saver, source.steps, config.train.checkpoint_every, stop)
+            keeper = Keeper(saver, source.steps, config.train.checkpoint_every, stop, job)
             # shuffle=False: Keras would reorder by Python's global random state; the order is ours
             history = model.fit(
                 source.batches(place.epoch, first_step, block, clock),
@@ -275,9 +321,13 @@ def train_epochs(
         fitted = time.perf_counter()
         with averaged(model):
             batch_size = config.train.images_per_step
-            logits = predict_logits(model, source.inputs, dataset.rows("validation"), batch_size, stop)
+            rows = dataset.rows("validation")
+            logits = predict_logits(answer, source.inputs, rows, batch_size, stop if job.count == 1 else None)
+        stop.ask_all(job.any(stop.is_asked)[0])
         stop.check(saver.save, place.text(source.steps))
-        judged = validation_metrics(logits, dataset.labels("validation"))
+        # the leader's figures on every host: processors differ in last bits, and all have to stop at the same epoch
+        told = job.said_by_leader(json.dumps(validation_metrics(logits, dataset.labels("validation"))))
+        judged: dict[str, float] = json.loads(told)
         if not math.isfinite(judged["val/loss"]):
             raise TrainingError(
                 f"the validation loss is {judged['val/loss']} after epoch {place.epoch}: training diverged",
@@ -298,7 +348,8 @@ def train_epochs(
         if isinstance(rate, PlateauSchedule) and place.plateau.shrinks(rate, metrics):
             model.optimizer.learning_rate = max(rate.end, metrics["lr"] * rate.factor)
         run_step = place.epoch * source.steps
-        saver.run.append_metrics({"epoch": place.epoch, "step": run_step, **metrics})
+        if job.leads:
+            saver.run.append_metrics({"epoch": place.epoch, "step": run_step, **metrics})
         on_event(EpochEnd(place.epoch, epochs, metrics, is_best))
         place.next_epoch(epochs, stopping)
         saver.save_between_epochs()

@@ -5,7 +5,7 @@ The order of examples is a pure function of (seed, epoch): position (epoch, step
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -59,6 +59,8 @@ class Source:
     seed: int
     balanced: bool = False
     as_places: bool = False
+    part: slice = field(default_factory=lambda: slice(None))
+    """What this process feeds of every batch, where there are several."""
 
     @property
     def steps(self) -> int:
@@ -70,8 +72,8 @@ class Source:
     ) -> Iterator[tuple[Inputs, NDArray[np.int32]]]:
         """Batches of one epoch from `first_step` on, gathered `block` at a time; `clock` adds up the work.
 
-        Yields inputs [n, B, …] and labels int32 [n, B] with n ≤ `block`. Gathering many batches in one call is what
-        keeps Python out of the way of small models.
+        Yields inputs [n, B, …] and labels int32 [n, B] with n ≤ `block`, B the size of this process's part.
+        Gathering many batches in one call is what keeps Python out of the way of small models.
         """
         shuffled = (
             balanced_order(self.seed, epoch, self.labels) if self.balanced else order(self.seed, epoch, len(self.rows))
@@ -79,7 +81,7 @@ class Source:
         taken = shuffled[first_step * self.batch_size : self.steps * self.batch_size].reshape(-1, self.batch_size)
         for start in range(0, len(taken), block):
             began = time.perf_counter()
-            chosen = taken[start : start + block]
+            chosen = taken[start : start + block, self.part]
             told = chosen if self.as_places else self.labels[chosen]
             gathered = self.inputs[self.rows[chosen]], told.astype(np.int32)
             if clock is not None:
@@ -111,8 +113,9 @@ class Source:
         return without_autotuning(batches)
 
 
-def training_source(config: Config, dataset: Dataset, inputs: Inputs) -> Source:
-    """The training examples of a data set as the resolved config samples them, with `inputs` by row."""
+def training_source(config: Config, dataset: Dataset, inputs: Inputs, part: slice = slice(None)) -> Source:
+    """The training examples of a data set as the resolved config samples them, with `inputs` by row; `part` is what
+    this process feeds of every batch."""
     train = config.train
     return Source(
         inputs,
@@ -122,6 +125,7 @@ def training_source(config: Config, dataset: Dataset, inputs: Inputs) -> Source:
         config.seed,
         train.sampling == "balanced",
         as_places=config.teacher is not None,
+        part=part,
     )
 
 
@@ -157,12 +161,16 @@ def _sequence(source: Source, epoch: int, first_step: int, block: int, clock: In
     return Batches()
 
 
-def padded_blocks(inputs: Inputs, rows: Ints, batch_size: int) -> Iterator[tuple[Inputs, int]]:
+def padded_blocks(
+    inputs: Inputs, rows: Ints, batch_size: int, part: slice = slice(None)
+) -> Iterator[tuple[Inputs, int]]:
     """All `rows` in order, as batches of exactly `batch_size`; yields inputs [B, …] and how many of them count.
+
+    Of every batch only `part` is gathered; what counts is counted of the whole.
 
     The last batch is filled up with copies of its last image, so that one compiled function serves all of them.
     """
     for start in range(0, len(rows), batch_size):
         chosen = rows[start : start + batch_size]
         padding = np.full(batch_size - len(chosen), chosen[-1])
-        yield inputs[np.concatenate([chosen, padding])], len(chosen)
+        yield inputs[np.concatenate([chosen, padding])[part]], len(chosen)

@@ -12,6 +12,7 @@ from imgrec_cli.dataset import Dataset
 from imgrec_cli.dataset.split import folds
 from imgrec_cli.errors import ConfigError, DataError
 from imgrec_cli.progress import Advance, Listener
+from imgrec_cli.training import distribute
 from imgrec_cli.training.features import frozen_features, head_is_enough, head_model
 from imgrec_cli.training.fit import averaged, compiled, predict_logits, steps_per_execution
 from imgrec_cli.training.input import Source
@@ -80,7 +81,7 @@ def out_of_fold_probabilities(config: Config, dataset: Dataset, number: int, on_
             model.fit(batches, initial_epoch=epoch - 1, epochs=epoch, shuffle=False, verbose=0)
             on_event(Advance("training folds", fold * config.train.epochs + epoch, number * config.train.epochs))
         with averaged(model):
-            logits = predict_logits(model, inputs, rows[held_out], batch_size).astype(np.float64)
+            logits = predict_logits(distribute.forward(model), inputs, rows[held_out], batch_size).astype(np.float64)
         shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
         probabilities[held_out] = shifted / shifted.sum(axis=1, keepdims=True)
     return probabilities

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any, Literal
 
-from imgrec_cli.config import Runtime
+from imgrec_cli.config import Config, Runtime
 from imgrec_cli.errors import InputError, MissingExtraError, install_command
 from imgrec_cli.machine import available_cores, cpu_flags, native_messages_hidden, nvidia_cards
 
@@ -75,6 +75,27 @@ def start(runtime: Runtime) -> Machine:
         text = f"training is slower than it could be: this Keras or TensorFlow lacks {', '.join(missing)}"
         machine = replace(machine, warnings=(*machine.warnings, text))
     return machine
+
+
+def strategy(config: Config, machine: Machine, processes: int) -> Literal["none", "data", "model"]:
+    """What `distribute.strategy: auto` stands for on this machine."""
+    if config.distribute.strategy != "auto":
+        return config.distribute.strategy
+    if machine.backend != "jax":
+        return "none"
+    import jax
+
+    one_was_named = ":" in config.runtime.device or config.runtime.device == "cpu"
+    several = machine.device != "cpu" and jax.device_count() > 1 and not one_was_named
+    return "data" if processes > 1 or several else "none"
+
+
+def spread(machine: Machine, processes: int) -> Machine:
+    """The machine with the number of its devices, and of hosts' processes, in its name."""
+    import jax
+
+    devices = jax.device_count("cpu") if machine.device == "cpu" else jax.device_count()
+    return replace(machine, name=f"{machine.name}; {devices} devices of {processes} process{'es' * (processes > 1)}")
 
 
 def _start_tensorflow(device: str, threads: int) -> Machine:
@@ -144,9 +165,9 @@ def _start_jax(device: str) -> Machine:
         import tensorflow as tf  # Keras imports it where it is installed: keep it off the GPU's memory
 
         tf.config.set_visible_devices([], "GPU")
-    gpus = [found for found in jax.devices() if found.platform != "cpu"]
+    gpus = [found for found in jax.local_devices() if found.platform != "cpu"]
     if device == "cpu" or (device == "auto" and not gpus):
-        jax.config.update("jax_default_device", jax.devices("cpu")[0])
+        jax.config.update("jax_default_device", jax.local_devices(backend="cpu")[0])
         return _cpu("jax", threads, JAX_ON_GPU if device == "auto" else "")
     gpu, index = _chosen(gpus, device, "JAX", JAX_ON_GPU)
     jax.config.update("jax_default_device", gpu)

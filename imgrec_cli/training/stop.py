@@ -33,6 +33,11 @@ class Stop:
         if self.at_once or not self._deferred:
             raise KeyboardInterrupt
 
+    def ask_all(self, asked_somewhere: bool) -> None:
+        """Take note that a process of the same job was asked to stop."""
+        if asked_somewhere:
+            self._asked = self._asked or "a stop of another process"
+
     @contextmanager
     def deferred(self) -> Iterator[None]:
         """Let a signal wait for the next `check`, or for the end of the block, instead of raising anywhere."""

@@ -12,6 +12,7 @@ from imgrec_cli.machine import peak_memory_bytes
 from imgrec_cli.progress import Listener, Note, Step
 from imgrec_cli.training import checkpoint
 from imgrec_cli.training.input import InputClock, Source
+from imgrec_cli.training.job import Job
 from imgrec_cli.training.place import Place
 from imgrec_cli.training.stop import Stop
 
@@ -78,9 +79,9 @@ class State(Protocol):
 class Keeper(keras.callbacks.Callback):
     """Saves the state inside an epoch when it is time to, or when a stop is asked for and then raises Interrupted."""
 
-    def __init__(self, state: State, steps: int, every: Duration, stop: Stop) -> None:
+    def __init__(self, state: State, steps: int, every: Duration, stop: Stop, job: Job | None = None) -> None:
         super().__init__()
-        self.state, self.steps, self.every, self.stop = state, steps, every, stop
+        self.state, self.steps, self.every, self.stop, self.job = state, steps, every, stop, job or Job()
         self.first_step = self.saved_step = state.place.step
         self.saved_time = time.monotonic()
         self.sums: list[Any] = []
@@ -98,12 +99,14 @@ class Keeper(keras.callbacks.Callback):
         if step == self.steps:
             return  # the metrics of the epoch are still to be read; what follows looks for a stop
         self.state.place.step = step
-        self.stop.check(self.save, self.state.place.text(self.steps))
         seconds = self.every.seconds
         if seconds is None:
             due = step - self.saved_step >= self.every.amount
         else:
             due = time.monotonic() - self.saved_time >= seconds
+        asked, due = self.job.any(self.stop.is_asked, due)  # one host that wants to is enough: all stop or save there
+        self.stop.ask_all(asked)
+        self.stop.check(self.save, self.state.place.text(self.steps))
         if due:
             self.save()
             self.saved_step, self.saved_time = step, time.monotonic()
