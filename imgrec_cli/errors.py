@@ -92,6 +92,12 @@ class DiskSpaceError(ImgrecError):
     exit_code = 7
 
 
+class UnreachableError(ImgrecError):
+    """A server that holds images does not answer, or stopped answering midway; nothing half read is kept."""
+
+    exit_code = 10
+
+
 class Interrupted(ImgrecError):
     """Training was asked to stop and did, all state saved; `hint` is the command that goes on.
 

@@ -17,6 +17,7 @@ from imgrec_cli.progress import Listener, Note, Warn, ignore
 from imgrec_cli.reporting import write_repeats_report, write_report
 from imgrec_cli.rundir import RUNS_FOLDER, Run, newest_finished_run
 from imgrec_cli.stress import Stress
+from imgrec_cli.storage import located
 from imgrec_cli.stress import stress as measure_stress
 
 
@@ -146,7 +147,7 @@ def images_of_run(run: Run, split: str, manifest: Manifest, on_event: Listener) 
     changed = [example.path for example in examples if digest_of_file(example.file) not in ("", example.digest)]
     if changed:
         on_event(Warn(f"{len(changed)} of {len(examples)} images changed since the run began, such as {changed[0]}"))
-    return [LabelledImage(example.path, Path(example.file), index[example.label]) for example in examples]
+    return [LabelledImage(example.path, located(example.file), index[example.label]) for example in examples]
 
 
 def _images_below(folder: Path, split: str, manifest: Manifest, on_event: Listener) -> list[LabelledImage]:

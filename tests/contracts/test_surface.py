@@ -27,6 +27,7 @@ EXIT_CODES = {
     "DiskSpaceError": 7,
     "GateError": 8,
     "ReproductionError": 9,
+    "UnreachableError": 10,
     "Interrupted": 75,
 }
 
