@@ -16,8 +16,8 @@ from imgrec_cli.origin import config_differences
 from imgrec_cli.progress import Listener, Note, Warn, ignore
 from imgrec_cli.reporting import write_repeats_report, write_report
 from imgrec_cli.rundir import RUNS_FOLDER, Run, newest_finished_run
-from imgrec_cli.stress import Stress
 from imgrec_cli.storage import located
+from imgrec_cli.stress import Stress
 from imgrec_cli.stress import stress as measure_stress
 
 

@@ -11,7 +11,6 @@ KEY and NAME are 32 hexadecimal digits. The folder may be one that holds other t
 """
 
 import json
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress

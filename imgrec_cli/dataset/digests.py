@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from itertools import chain
 from typing import BinaryIO
 from zipfile import BadZipFile
 
@@ -30,8 +31,8 @@ class Files:
         self.paths = paths
         self.source = source
         # Taken before the files are read: one that is changed while it is read is read again the next time.
-        stamps = (stamp_of(path) or _UNKNOWN for path in paths)
-        self._stamps = np.fromiter(stamps, np.dtype((np.int64, len(_UNKNOWN))), len(paths))
+        stamps = chain.from_iterable(stamp_of(path) or _UNKNOWN for path in paths)
+        self._stamps = np.fromiter(stamps, np.int64).reshape(-1, len(_UNKNOWN))
         self._digests: list[str] | None = None
         self._index = cache_subfolder("files") / f"{digest_of_texts(source)}.npz"
 
@@ -82,9 +83,9 @@ class Files:
         names = self._names()
         kept = np.array([bool(digest) for digest in digests]) & (self._stamps[:, 0] >= 0)
         order = np.flatnonzero(kept)[np.argsort(names[kept])]
-        columns = {"names": names[order], "stamps": self._stamps[order], "digests": np.array(digests, "S32")[order]}
+        texts = np.array(digests, "S32")[order]
         with suppress(OSError), replacing(self._index) as stream:  # where it cannot be written it costs time, no more
-            np.savez(stream, **columns)
+            np.savez(stream, names=names[order], stamps=self._stamps[order], digests=texts)
 
     def _names(self) -> NDArray[np.uint64]:
         """Every path as a number: a tenth of its memory, and with its stamp beside it no two are taken for another."""

@@ -73,7 +73,9 @@ class Listing:
             return [example.path for example in self.examples]
         begin = base.rstrip("/" + os.sep) + ("/" if is_url(base) else os.sep)
         return [
-            nfc(file.removeprefix(begin) if file.startswith(begin) else os.path.relpath(file, base)).replace(os.sep, "/")
+            nfc(file.removeprefix(begin) if file.startswith(begin) else os.path.relpath(file, base)).replace(
+                os.sep, "/"
+            )
             for file in (example.file for example in self.examples)
         ]
 

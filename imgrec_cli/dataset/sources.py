@@ -94,7 +94,9 @@ def check_shards(place: File, key: str) -> None:
     missing = [name for name in expanded(str(place)) if not is_url(name) and not Path(name).is_file()]
     if missing:
         many = f" and {len(missing) - 1:,} more" if len(missing) > 1 else ""
-        raise DataError(f"{key}: {missing[0]}{many}: no such tar file", "a row of shards is written train-{000..146}.tar")
+        raise DataError(
+            f"{key}: {missing[0]}{many}: no such tar file", "a row of shards is written train-{000..146}.tar"
+        )
 
 
 def _in_shards(place: str) -> Found:
@@ -150,6 +152,10 @@ def rows_of_shards(names: Iterable[str]) -> list[str]:
         match = re.fullmatch(r"(.*?)(\d+)\.tar", name)
         rows.setdefault((match[1], len(match[2])) if match else (name, 0), []).append(match[2] if match else "")
     return [
-        f"{begin}{{{numbers[0]}..{numbers[-1]}}}.tar" if len(numbers) > 1 else f"{begin}{numbers[0]}.tar" if digits else begin
+        f"{begin}{{{numbers[0]}..{numbers[-1]}}}.tar"
+        if len(numbers) > 1
+        else f"{begin}{numbers[0]}.tar"
+        if digits
+        else begin
         for (begin, digits), numbers in rows.items()
     ]

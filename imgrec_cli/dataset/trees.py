@@ -26,7 +26,7 @@ Image = tuple[str, str, str]  # path, file, group
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """Images of one split from one place, such as a folder or a manifest: name of the class → images in their fixed order."""
+    """Images of one split from one place, such as a folder: name of the class → images in their fixed order."""
 
     place: File
     classes: dict[str, list[Image]]
@@ -106,7 +106,9 @@ def _roots(data: "Data", key: str, sources: Sources) -> list[tuple[Split, File, 
         folder = _place(named_folder)
         check_folder(folder, key)
         found = _split_folders(folder, key, sources)
-        for split, subfolder in ({split: inside(folder, name) for split, name in found.items()} or {"train": folder}).items():
+        for split, subfolder in (
+            {split: inside(folder, name) for split, name in found.items()} or {"train": folder}
+        ).items():
             if named[split] is not None:
                 raise DataError(
                     f"data.{split} is given, but data.folder has its own: {subfolder}",
@@ -144,7 +146,7 @@ def _lies_in(place: File, outer: File) -> bool:
 
 
 def _split_folders(folder: File, key: str, sources: Sources) -> dict[Split, str]:
-    """Names of the folders `train`, `validation` and `test` in `folder`, or nothing where all its folders are classes."""
+    """Names of the folders `train`, `validation`, `test` in `folder`, or nothing where all its folders are classes."""
     found: dict[Split, str] = {}
     others: list[str] = []
     for name in sorted(sources.subfolders(folder), key=natural_order):

@@ -144,7 +144,7 @@ def _no_access(url: str, error: Exception) -> DataError:
     reason = _without_queries(str(error)) or type(error).__name__
     return DataError(
         f"{url}: no access: {reason}",
-        "who may read is settled by the environment, such as AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+        "who may read is settled by the environment, such as AWS_PROFILE, or AWS_ACCESS_KEY_ID and its secret key",
     )
 
 

@@ -174,7 +174,7 @@ def _read(tar: str, stream: BinaryIO, mode: str, stamp: "Stamp") -> Members:
                 name = member.name.removeprefix("./")
                 key, kind = _key(name)
                 if kind in ("cls", "json"):
-                    content = file.extractfile(member).read()  # type: ignore[union-attr]
+                    content = file.extractfile(member).read()
                     label = _label(f"{tar}/{name}", kind, content)
                     if label and (kind == "cls" or key not in labels):
                         labels[key] = label.encode()
@@ -182,7 +182,9 @@ def _read(tar: str, stream: BinaryIO, mode: str, stamp: "Stamp") -> Members:
                     found.append((name.encode(errors="surrogateescape"), member.offset_data, member.size))
             end = file.offset
     except (tarfile.TarError, EOFError) as error:
-        raise DataError(f"{tar}: damaged, or no tar file: {error}", "compressed ones have to be unpacked first") from error
+        raise DataError(
+            f"{tar}: damaged, or no tar file: {error}", "compressed ones have to be unpacked first"
+        ) from error
     if _part(tar, end, _BLOCK).strip(b"\0") or not found:
         raise DataError(f"{tar}: damaged at byte {end:,}, or cut off there", "copy or write it again")
     found.sort()
