@@ -301,11 +301,11 @@ class Classifier:
         pixels = load_pixels(source, self.manifest.pixels)
         return self.ranked("bytes" if isinstance(image, bytes) else os.fspath(image), self.scored(pixels[None])[0])
 
-    def predict_many(self, images: Iterable[tuple[str, Path | bytes]]) -> Iterator[Prediction | Unreadable]:
+    def predict_many(self, images: Iterable[tuple[str, File | bytes]]) -> Iterator[Prediction | Unreadable]:
         """Answers for (name, image) pairs in their order; an image that cannot be read is answered as Unreadable."""
         names: deque[str] = deque()
 
-        def sources() -> Iterator[Path | bytes]:
+        def sources() -> Iterator[File | bytes]:
             for name, source in images:
                 names.append(name)
                 yield source

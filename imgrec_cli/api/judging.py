@@ -135,7 +135,7 @@ def _to_judge(
 
 def images_of_run(run: Run, split: str, manifest: Manifest, on_event: Listener) -> list[LabelledImage]:
     """The recorded images of a split; a warning where their files are not what they were when the run began."""
-    from imgrec_cli.dataset.digests import digest_of_file
+    from imgrec_cli.dataset.digests import digests_of_files
 
     index = {name: label for label, name in enumerate(manifest.class_names)}
     examples = run.read_examples(split)
@@ -144,7 +144,10 @@ def images_of_run(run: Run, split: str, manifest: Manifest, on_event: Listener) 
             f"{run.folder}: this run has no {split} images",
             "choose another split with --split, or a folder with --data DIR",
         )
-    changed = [example.path for example in examples if digest_of_file(example.file) not in ("", example.digest)]
+    digests = digests_of_files([example.file for example in examples])
+    changed = [
+        example.path for example, digest in zip(examples, digests, strict=True) if digest not in ("", example.digest)
+    ]
     if changed:
         on_event(Warn(f"{len(changed)} of {len(examples)} images changed since the run began, such as {changed[0]}"))
     return [LabelledImage(example.path, located(example.file), index[example.label]) for example in examples]

@@ -42,11 +42,6 @@ class Files:
         sizes = self._stamps[self._stamps[:, 0] >= 0, 0]
         return float(sizes.mean()) if len(sizes) else 0.0
 
-    @property
-    def readers(self) -> int:
-        """How many threads read them best: a server takes its time for each file, and they wait side by side."""
-        return REQUESTS if any(map(is_url, self.paths)) else available_cores()
-
     def known_digests(self) -> list[str] | None:
         """The digest of every file, empty for one that cannot be read; None where nothing is known of the folders.
 
@@ -70,9 +65,7 @@ class Files:
         if not unread:
             self._digests = found
             return found
-        with ThreadPoolExecutor(self.readers) as pool:
-            read = list(pool.map(digest_of_file, [self.paths[place] for place in unread]))
-        for place, digest in zip(unread, read, strict=True):
+        for place, digest in zip(unread, digests_of_files([self.paths[place] for place in unread]), strict=True):
             found[place] = digest
         self.remember(found)
         return found
@@ -105,8 +98,18 @@ def digest_of_texts(*texts: str) -> str:
     return hashlib.blake2b("\n".join(texts).encode(), digest_size=16).hexdigest()
 
 
+def readers(paths: Sequence[str]) -> int:
+    """How many threads read files best: a server takes its time for each, and they wait side by side."""
+    return REQUESTS if any(map(is_url, paths)) else available_cores()
+
+
+def digests_of_files(paths: Sequence[str]) -> list[str]:
+    """The digests of files by their names, empty for those that cannot be read. Raises UnreachableError."""
+    with ThreadPoolExecutor(readers(paths)) as pool:
+        return list(pool.map(digest_of_file, paths))
+
+
 def digest_of_file(path: str) -> str:
-    """The digest of a file by its name, empty where it cannot be read. Raises UnreachableError."""
     try:
         with open_file(located(path)) as stream:
             return digest_of_stream(stream)

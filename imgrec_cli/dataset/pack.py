@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from imgrec_cli.atomic import replacing
 from imgrec_cli.dataset import cache
 from imgrec_cli.dataset.cache import PARTIAL, PIXELS, RECORDS
-from imgrec_cli.dataset.digests import Files, digest_of_stream, digest_of_texts
+from imgrec_cli.dataset.digests import Files, digest_of_stream, digest_of_texts, readers
 from imgrec_cli.dataset.near import hashes, near_duplicates
 from imgrec_cli.errors import BadImageError, DataError, DiskSpaceError, InputError
 from imgrec_cli.imaging import PixelSpec, decode, open_file, survey
@@ -239,7 +239,7 @@ def _near_pairs(facts: list[Facts], pixels: Path, spec: PixelSpec) -> list[tuple
 
 def _examined(files: Files, spec: PixelSpec | None) -> Generator[list[tuple[Facts, Pixels | None]], None, None]:
     """Facts and pixels of all files in their order, in batches, decoded a few batches ahead on all cores."""
-    paths, workers = files.paths, files.readers
+    paths, workers = files.paths, readers(files.paths)
     image_bytes = 1 if spec is None else spec.size[0] * spec.size[1] * spec.channels
     size = max(1, min(_BATCH_IMAGES, _BATCH_BYTES // image_bytes))
 

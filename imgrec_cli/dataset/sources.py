@@ -8,8 +8,7 @@ from urllib.parse import unquote
 
 from imgrec_cli.dataset.walk import LITTER, SUFFIXES, entries, images_below, nfc, suffix_of
 from imgrec_cli.errors import DataError
-from imgrec_cli.storage import File, is_url, list_files
-from imgrec_cli.storage.shards import are_shards, expanded, members
+from imgrec_cli.storage import File, are_shards, expanded, is_url, list_files, members
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,7 +133,9 @@ def _units(
         for index, value in enumerate(shared):
             parent[root(index)] = root(first.setdefault(value, index))
         del first
-    _, begins, unit_of = np.unique([root(index) for index in range(len(labels))], return_index=True, return_inverse=True)
+    _, begins, unit_of = np.unique(
+        [root(index) for index in range(len(labels))], return_index=True, return_inverse=True
+    )
     hashes = (hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=16).digest() for name in names)
     high, low = np.frombuffer(b"".join(hashes), ">u8").reshape(-1, 2).T
     by_hash = np.lexsort((low, high))

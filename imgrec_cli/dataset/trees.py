@@ -15,8 +15,7 @@ from imgrec_cli.dataset.manifest import read_manifest
 from imgrec_cli.dataset.sources import Sources, check_shards, inside
 from imgrec_cli.dataset.walk import SPLIT_NAMES, SPLITS, Split, entries, natural_order, nfc
 from imgrec_cli.errors import DataError
-from imgrec_cli.storage import File, is_url, located
-from imgrec_cli.storage.shards import are_shards, expanded
+from imgrec_cli.storage import File, are_shards, expanded, is_url, located
 
 if TYPE_CHECKING:  # config imports pydantic, and `imgrec evaluate` has to start without it
     from imgrec_cli.config.images import Data

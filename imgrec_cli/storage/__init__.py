@@ -6,5 +6,19 @@ A name is a path, or a URL as it is written. A member of a shard is named as if 
 
 from imgrec_cli.storage.opening import File, Stamp, located, open_file, stamp_of
 from imgrec_cli.storage.remote import REQUESTS, is_url, list_files
+from imgrec_cli.storage.shards import are_shards, expanded, members, parted
 
-__all__ = ["REQUESTS", "File", "Stamp", "is_url", "list_files", "located", "open_file", "stamp_of"]
+__all__ = [
+    "REQUESTS",
+    "File",
+    "Stamp",
+    "are_shards",
+    "expanded",
+    "is_url",
+    "list_files",
+    "located",
+    "members",
+    "open_file",
+    "parted",
+    "stamp_of",
+]
