@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 from imgrec_cli.dataset import layouts
 from imgrec_cli.dataset.classes import class_of
 from imgrec_cli.dataset.layouts import setting, what_is_an_image
-from imgrec_cli.dataset.sources import folder_of, inside
+from imgrec_cli.dataset.sources import Sources, folder_of, inside
 from imgrec_cli.dataset.trees import Image, Tree, check_folder, count, find_trees, read_tree, some
 from imgrec_cli.dataset.walk import (
     SPLIT_NAMES,
     SPLITS,
     Split,
-    entries,
     images_below,
     natural_order,
     nfc,
@@ -149,14 +148,14 @@ def _renamed(classes: dict[str, list[Image]], named: dict[str, str | None]) -> d
 
 
 def scan_labelled(folder: Path, split: str = "test") -> dict[str, list[tuple[str, Path]]]:
-    """Class name → (path, file) of the images of a folder to judge on, classes in natural order.
+    """Class name → (path, file) of the images of a folder, or of shards, to judge on, classes in natural order.
 
     Where all its folders are named for splits, such as `train` and `test`, the one of `split` is taken. A class folder
     may be empty. Raises DataError where there is no such folder or no image.
     """
     folder = folder.absolute()
     check_folder(folder, "--data")
-    subfolders = [entry.name for entry in entries(folder) if entry.is_dir()]
+    subfolders = Sources().subfolders(folder)
     if subfolders and all(name.casefold() in SPLIT_NAMES for name in subfolders):
         named = [name for name in subfolders if SPLIT_NAMES[name.casefold()] == split]
         if len(named) != 1:

@@ -15,8 +15,8 @@ from imgrec_cli.storage import File, are_shards, expanded, is_url, list_files, m
 class Found:
     """The images of one place.
 
-    `images` are (path below the place, with `/` and in NFC; file; label, where a shard gives one). `folders` are the
-    names of the folders at its top, also of empty ones, and `others` counts the files that are no images by suffix.
+    `images` are (path below the place, with `/` and in NFC; file; label, which shards give). `folders` are the names
+    at the top of a folder, also of empty ones, and `others` counts the files that are no images by suffix.
     """
 
     images: list[tuple[str, str, str]]
@@ -44,7 +44,7 @@ class Sources:
                 images.append((_path(place, name), f"{place}/{name}", ""))
             else:
                 others[suffix_of(name)] += 1
-        return Found(images, self.subfolders(place), others)
+        return Found(images, [], others)  # a server knows no empty folders
 
     def subfolders(self, place: File) -> list[str]:
         """Names of the folders at the top of a place, as they are spelled there."""
@@ -116,6 +116,9 @@ def _in_shards(place: str) -> Found:
                 images.append((nfc(name), f"{tar}/{name}", labels.setdefault(label, nfc(_text(tar, label)))))
             else:
                 others[suffix_of(name)] += 1
+    if not any(label for found in by_shard.values() for _, _, label in found):
+        for tar, found in by_shard.items():
+            by_shard[tar] = [(path, file, path.partition("/")[0] if "/" in path else "") for path, file, _ in found]
     images = [image for found in by_shard.values() for image in found]
     if len({path for path, _, _ in images}) < len(images):
         images = [

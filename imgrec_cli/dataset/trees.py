@@ -185,6 +185,12 @@ def check_folder(folder: File, key: str) -> None:
     if isinstance(folder, str) or folder.is_dir() or are_shards(str(folder)):
         return
     layouts.refuse_archive(folder, key)
+    url = re.search(r"(?:^|[/\\])([a-z][a-z0-9+.-]+):[/\\]+(.+)", str(folder))
+    if url is not None:
+        raise DataError(
+            f"{key}: {url[1]}://{url[2]}: a URL is named in a config, not here",
+            f"write one with data: {{folder: {url[1]}://{url[2]}}}, and name that",
+        )
     if folder.exists():
         raise DataError(f"{key}: {folder}: a file, not a folder", f"name its folder: {setting(key, folder.parent)}")
     hint = "relative paths begin at the file that names them" if key.startswith("data.") else ""
@@ -206,8 +212,7 @@ def read_tree(
     check_folder(place, key)
     if isinstance(place, Path) and place.is_dir():
         layouts.refuse_detection_set(place)
-    sources = sources or Sources()
-    found = sources.found(place)
+    found, in_shards = (sources or Sources()).found(place), are_shards(str(place))
     loose: list[str] = []
     classes: dict[str, list[Image]] = {}
     if label_from is not None:
@@ -216,24 +221,24 @@ def read_tree(
             by_path.setdefault(path, []).append((prefix + path, file, ""))
         classes = _labelled_by_rule(place, by_path, label_from)
     else:
-        labelled = any(label for _, _, label in found.images)
         classes = {nfc(name): [] for name in found.folders}
         for path, file, label in found.images:
-            folder, slash, _ = path.partition("/")
-            if label or (slash and not labelled):
-                classes.setdefault(label or folder, []).append((prefix + path, file, ""))
+            if not label and not in_shards and "/" in path:
+                label = path.partition("/")[0]
+            if label:
+                classes.setdefault(label, []).append((prefix + path, file, ""))
             else:
                 loose.append(path)
-    if loose and are_shards(str(place)):
+    if loose and in_shards:
         _refuse_without_label(place, loose, any(classes.values()))
     if loose and not any(classes.values()):
         layouts.refuse_flat(place, loose, key)
     if not any(classes.values()) and found.others:
         if found.others[".tar"]:
-            layouts.refuse_folder_of_shards(place, sources.shards(place), key)
+            layouts.refuse_folder_of_shards(place, Sources().shards(place), key)
         raise DataError(f"{place}: no images, only {_kinds(found.others)}", what_is_an_image())
     remarks = []
-    if label_from is None:
+    if label_from is None and not in_shards:
         below = {name: [path.removeprefix(prefix) for path, _, _ in images] for name, images in classes.items()}
         remarks += [("layout", text) for text in layouts.look_for_subjects(place, below, key)]
     if loose:

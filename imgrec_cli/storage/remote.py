@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from imgrec_cli.errors import DataError, MissingExtraError, UnreachableError, install_command
+from imgrec_cli.errors import DataError, ImgrecError, MissingExtraError, UnreachableError, install_command
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -39,7 +39,7 @@ def list_files(url: str) -> list[str]:
     """
     with _errors_of(url):
         system, root = _file_system(url)
-        found: dict[str, dict[str, Any]] = system.find(root, detail=True)
+        found: dict[str, dict[str, Any]] = system.find(root, detail=True, **_complete(system))
         base = root.rstrip("/") + "/"
         files = {name.removeprefix(base): facts for name, facts in found.items() if name.startswith(base)}
         if not files and not system.exists(root):
@@ -111,14 +111,22 @@ def _file_system(url: str) -> "tuple[AbstractFileSystem, str]":
     return system, path
 
 
+def _complete(system: "AbstractFileSystem") -> dict[str, str]:
+    """What makes `find` complete or fail: where it goes from folder to folder it passes over those that fail."""
+    from fsspec import AbstractFileSystem
+    from fsspec.asyn import AsyncFileSystem
+
+    kind = type(system)
+    walks = kind._find is AsyncFileSystem._find if system.async_impl else kind.find is AbstractFileSystem.find
+    return {"on_error": "raise"} if walks else {}
+
+
 @contextmanager
 def _errors_of(url: str, missing: bool = False) -> Iterator[None]:
     """Everything that can go wrong on the way to a server, as an error that says what to do.
 
     With `missing` a file that is not there stays a FileNotFoundError.
     """
-    from imgrec_cli.errors import ImgrecError
-
     try:
         yield
     except ImgrecError:
@@ -126,7 +134,8 @@ def _errors_of(url: str, missing: bool = False) -> Iterator[None]:
     except FileNotFoundError as error:
         if missing:
             raise FileNotFoundError(2, "no such file behind the URL") from error
-        raise DataError(f"{url}: there is nothing", "see that bucket and folder are spelled right") from error
+        reason = f": {_told(error)}" if error.args and str(error) != url else ""
+        raise DataError(f"{url}: there is nothing{reason}", "see that all of it is spelled right") from error
     except PermissionError as error:
         raise _no_access(url, error) from error
     except (KeyboardInterrupt, SystemExit, MemoryError):
@@ -134,17 +143,15 @@ def _errors_of(url: str, missing: bool = False) -> Iterator[None]:
     except Exception as error:  # aiohttp, botocore and others have errors of their own, most without a common base
         if type(error).__name__ in ("NoCredentialsError", "PartialCredentialsError") or _status_of(error) in (401, 403):
             raise _no_access(url, error) from error
-        reason = re.sub(r"\s+", " ", str(error)).strip() or type(error).__name__
         raise UnreachableError(
-            f"{url}: cannot be read: {_without_queries(reason)}",
+            f"{url}: cannot be read: {_told(error)}",
             "see that the server can be reached from here, then start again; nothing half read is kept",
         ) from error
 
 
 def _no_access(url: str, error: Exception) -> DataError:
-    reason = _without_queries(str(error)) or type(error).__name__
     return DataError(
-        f"{url}: no access: {reason}",
+        f"{url}: no access: {_told(error)}",
         "who may read is settled by the environment, such as AWS_PROFILE, or AWS_ACCESS_KEY_ID and its secret key",
     )
 
@@ -154,8 +161,10 @@ def _status_of(error: Exception) -> int | None:
     return status if isinstance(status, int) else None
 
 
-def _without_queries(text: str) -> str:
-    """A text without what follows a question mark in a URL: signed addresses carry what opens them there."""
+def _told(error: Exception) -> str:
+    """What an error says, on one line, and without what follows a question mark in a URL: signed addresses carry what
+    opens them there."""
+    text = re.sub(r"\s+", " ", str(error)).strip() or type(error).__name__
     return re.sub(r"\?[^\s'\")]+", "?…", text)
 
 

@@ -185,7 +185,7 @@ def _read(tar: str, stream: BinaryIO, mode: str, stamp: "Stamp") -> Members:
         raise DataError(
             f"{tar}: damaged, or no tar file: {error}", "compressed ones have to be unpacked first"
         ) from error
-    if _part(tar, end, _BLOCK).strip(b"\0") or not found:
+    if _part(tar, end, _BLOCK) != bytes(_BLOCK) or not found:  # tarfile takes a broken header for the end
         raise DataError(f"{tar}: damaged at byte {end:,}, or cut off there", "copy or write it again")
     found.sort()
     names = np.array([name for name, _, _ in found])

@@ -1,4 +1,4 @@
-"""The sample in tar shards and on a server of S3 trains to the weights of the folder, to the bit, and goes on exactly."""
+"""The sample in tar shards and on a server of S3 trains to the weights of the folder, to the bit, and goes on so."""
 
 import os
 from collections.abc import Iterator
