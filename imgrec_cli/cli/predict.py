@@ -180,7 +180,7 @@ def _count(paths: Iterable[str]) -> int:
     return sum(1 for _ in _images(path for path in paths if path != "-"))
 
 
-def _images(paths: Iterable[str]) -> Iterator[tuple[str, File | bytes]]:
+def _images(paths: Iterable[str]) -> "Iterator[tuple[str, File | bytes]]":
     """The images that the arguments name, in natural order within a folder."""
     from imgrec_cli.dataset.walk import images_in_order
     from imgrec_cli.storage import is_url, located
