@@ -1,5 +1,6 @@
 """What lies in one place: a folder, tar shards, or a folder behind a URL; all of them say it in the same words."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -9,6 +10,8 @@ from urllib.parse import unquote
 from imgrec_cli.dataset.walk import LITTER, SUFFIXES, entries, images_below, nfc, suffix_of
 from imgrec_cli.errors import DataError
 from imgrec_cli.storage import File, are_shards, expanded, is_url, list_files, members
+
+_NUMBERED = re.compile(r"(.*?)(\d*)\.tar", re.IGNORECASE | re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,17 +150,11 @@ def _counts(name: str) -> bool:
 
 def rows_of_shards(names: Iterable[str]) -> list[str]:
     """Names of shards, those that differ by a number alone as a row: train-{000..146}.tar."""
-    import re
-
     rows: dict[tuple[str, int], list[str]] = {}
     for name in sorted(names):
-        match = re.fullmatch(r"(.*?)(\d+)\.tar", name)
-        rows.setdefault((match[1], len(match[2])) if match else (name, 0), []).append(match[2] if match else "")
+        begin, number = _NUMBERED.findall(name)[0]
+        rows.setdefault((begin, len(number)), []).append(number)
     return [
-        f"{begin}{{{numbers[0]}..{numbers[-1]}}}.tar"
-        if len(numbers) > 1
-        else f"{begin}{numbers[0]}.tar"
-        if digits
-        else begin
-        for (begin, digits), numbers in rows.items()
+        f"{begin}{numbers[0] if len(numbers) == 1 else f'{{{numbers[0]}..{numbers[-1]}}}'}.tar"
+        for (begin, _), numbers in rows.items()
     ]
