@@ -2,15 +2,19 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from urllib.parse import unquote
 
 from imgrec_cli.dataset.walk import LITTER, SUFFIXES, entries, images_below, nfc, suffix_of
 from imgrec_cli.errors import DataError
 from imgrec_cli.storage import File, are_shards, expanded, is_url, list_files, members
+from imgrec_cli.storage.shards import Members
 
+_SHARDS_AT_ONCE = 8  # from a server, each with some megabytes read ahead
 _NUMBERED = re.compile(r"(.*?)(\d*)\.tar", re.IGNORECASE | re.DOTALL)
 
 
@@ -106,8 +110,7 @@ def _in_shards(place: str) -> Found:
     the shard's name where two shards have the same ones."""
     others: Counter[str] = Counter()
     by_shard: dict[str, list[tuple[str, str, str]]] = {}
-    for tar in expanded(place):
-        held = members(tar, renewed=True)
+    for tar, held in _members_of(expanded(place)):
         images = by_shard[tar] = []
         labels: dict[bytes, str] = {}
         for raw, label in zip(held.names.tolist(), held.labels.tolist(), strict=True):
@@ -130,6 +133,15 @@ def _in_shards(place: str) -> Found:
             for path, file, label in found
         ]
     return Found(images, [], others)
+
+
+def _members_of(tars: list[str]) -> Iterator[tuple[str, Members]]:
+    """What lies in each shard; on a server several are read side by side."""
+    pool = ThreadPoolExecutor(_SHARDS_AT_ONCE if is_url(tars[0]) else 1)
+    try:
+        yield from zip(tars, pool.map(partial(members, renewed=True), tars), strict=True)
+    finally:  # the first that fails ends it
+        pool.shutdown(cancel_futures=True)
 
 
 def _text(tar: str, raw: bytes) -> str:

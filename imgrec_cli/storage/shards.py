@@ -82,7 +82,8 @@ def members(tar: str, renewed: bool = False) -> Members:
 
     stamp = _stamp(tar, renewed)
     known = _known.get(tar)
-    if known is not None and known.stamp == stamp:
+    # where a server tells no version, what was read stays true until the next listing
+    if known is not None and known.stamp == (stamp or _UNKNOWN) and not (renewed and stamp is None):
         return known
     kept = cache_subfolder("shards") / f"{remote.number_of(f'{tar} {stamp}'):032x}.npz"
     if stamp is not None:

@@ -164,7 +164,7 @@ def test_a_server_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     assert url in caught.value.message
 
 
-def test_a_server_on_loopback_by_http(photos: str, tmp_path: Path) -> None:
+def test_a_server_on_loopback_by_http(photos: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("aiohttp", reason="the `remote` extra")
     import threading
     from functools import partial
@@ -190,8 +190,12 @@ def test_a_server_on_loopback_by_http(photos: str, tmp_path: Path) -> None:
             expected = load_dataset(Data(folder=str(tmp_path / "photos")), SMALL, 3)
             assert found.class_names == ("big cat", "dog")
             assert found.fingerprint == expected.fingerprint
-            # this server answers a wish for a part of a file with all of it
+            # this server answers a wish for a part of a file with all of it, and the list is read once
+            passes: list[str] = []
+            real = tarfile.open
+            monkeypatch.setattr(tarfile, "open", lambda *a, **k: passes.append("") or real(*a, **k))
             shard = load_dataset(Data(folder=f"{url.removesuffix('/photos')}/all.tar"), SMALL, 3)
+            assert len(passes) == 1
             assert sorted(shard.digests) == sorted(
                 found.digests[e.row] for e in found.examples if "/test/" not in e.file
             )

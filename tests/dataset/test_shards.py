@@ -11,7 +11,7 @@ import pytest
 from PIL import Image as Pillow
 
 from imgrec_cli.config import Data, Image
-from imgrec_cli.dataset import load_dataset, scan
+from imgrec_cli.dataset import load_dataset, scan, scan_labelled
 from imgrec_cli.errors import BadImageError, DataError
 from imgrec_cli.imaging import PixelSpec, load_pixels
 from imgrec_cli.storage import stamp_of
@@ -182,3 +182,15 @@ def test_a_folder_of_shards_is_answered_with_their_names(write: Write) -> None:
         f'shards are named by their files: --set "data.folder={folder}/train-{{08..10}}.tar" or '
         f"--set data.folder={folder}/val.tar"
     )
+
+
+def test_a_folder_to_judge_on_may_be_shards(write: Write) -> None:
+    write("t-0.tar", {"cat/1.png": png(1), "dog/1.png": png(2)})
+    folder = write("t-1.tar", {"cat/2.png": png(3), "dog/0.png": png(4)}).parent
+    found = scan_labelled(folder / "t-{0..1}.tar")
+    assert found == {
+        "cat": [("cat/1.png", folder / "t-0.tar/cat/1.png"), ("cat/2.png", folder / "t-1.tar/cat/2.png")],
+        "dog": [("dog/0.png", folder / "t-1.tar/dog/0.png"), ("dog/1.png", folder / "t-0.tar/dog/1.png")],
+    }
+    with pytest.raises(DataError, match="a URL is named in a config, not here"):
+        scan_labelled(Path("s3://bucket/photos"))
