@@ -30,6 +30,7 @@ from imgrec_cli.imaging import load_pixels
 from imgrec_cli.machine import available_cores
 from imgrec_cli.metrics.calibration import conformal_limit, with_temperature, without_zeros
 from imgrec_cli.metrics.decisions import decide
+from imgrec_cli.storage import File
 
 BATCH_SIZE = 8  # one core's cache holds the maps of so many; larger ones were not faster
 # Every engine holds its weights by itself: so much for all engines together, however many cores there are.
@@ -246,13 +247,13 @@ class Classifier:
         """The answered classes int64 [N] of probabilities float32 [N, classes], thresholds of classes included."""
         return decide(scores, self._thresholds)
 
-    def score_files(self, sources: Iterable[Path | bytes]) -> Iterator[Scored | BadImageError]:
+    def score_files(self, sources: Iterable[File | bytes]) -> Iterator[Scored | BadImageError]:
         """For each image in turn what the model says of it, or the error it could not be read with.
 
         Every core decodes and computes a few images at a time; memory is bounded whatever the number of images.
         """
 
-        def work(batch: list[Path | bytes]) -> list[Scored | BadImageError]:
+        def work(batch: list[File | bytes]) -> list[Scored | BadImageError]:
             found: list[Pixels | BadImageError] = []
             for source in batch:
                 try:
@@ -300,11 +301,11 @@ class Classifier:
         pixels = load_pixels(source, self.manifest.pixels)
         return self.ranked("bytes" if isinstance(image, bytes) else os.fspath(image), self.scored(pixels[None])[0])
 
-    def predict_many(self, images: Iterable[tuple[str, Path | bytes]]) -> Iterator[Prediction | Unreadable]:
+    def predict_many(self, images: Iterable[tuple[str, File | bytes]]) -> Iterator[Prediction | Unreadable]:
         """Answers for (name, image) pairs in their order; an image that cannot be read is answered as Unreadable."""
         names: deque[str] = deque()
 
-        def sources() -> Iterator[Path | bytes]:
+        def sources() -> Iterator[File | bytes]:
             for name, source in images:
                 names.append(name)
                 yield source

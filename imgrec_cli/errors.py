@@ -101,13 +101,19 @@ class Interrupted(ImgrecError):
     exit_code = 75
 
 
+class ReproductionError(ImgrecError):
+    """A run trained again did not end as the first time."""
+
+    exit_code = 9
+
+
 class PeerLostError(ImgrecError):
     """Another process of a training on several hosts died or hangs; the run goes on from its last checkpoint."""
 
     exit_code = 10
 
 
-class ReproductionError(ImgrecError):
-    """A run trained again did not end as the first time."""
+class UnreachableError(ImgrecError):
+    """A server that holds images does not answer, or stopped answering midway; nothing half read is kept."""
 
-    exit_code = 9
+    exit_code = 11

@@ -17,6 +17,7 @@ from imgrec_cli.metrics.curves import curve
 from imgrec_cli.metrics.intervals import Interval, f1_interval, wilson
 from imgrec_cli.metrics.summary import Summary, summarize
 from imgrec_cli.progress import Advance, Listener, ignore
+from imgrec_cli.storage import File
 
 CHOSE_THE_MODEL = "measured on the images that chose the model"
 TRAINED_THE_MODEL = "measured on the images that trained the model"
@@ -31,7 +32,7 @@ class LabelledImage:
     """An image file, the path it is reported under, and the index of its class."""
 
     path: str
-    file: Path
+    file: File
     label: int
 
 

@@ -14,7 +14,6 @@ Training, evaluation and prediction all read through this module, so they cannot
 
 import hashlib
 import io
-import stat
 import struct
 import threading
 import zlib
@@ -24,7 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
+from imgrec_cli import storage
 from imgrec_cli.errors import BadImageError, install_command
+from imgrec_cli.storage import File
 
 # numpy and Pillow are imported where they are used: reading a bundle's manifest needs PixelSpec and neither of them.
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ class Decoded:
     form: Form
 
 
-def load_pixels(source: Path | bytes | BinaryIO, spec: PixelSpec, max_pixels: int = MAX_PIXELS) -> "NDArray[np.uint8]":
+def load_pixels(source: File | bytes | BinaryIO, spec: PixelSpec, max_pixels: int = MAX_PIXELS) -> "NDArray[np.uint8]":
     """Pixels uint8 [height, width, channels], 0 to 255, of an image file or its bytes.
 
     Raises BadImageError, with the reason and without the file's name, for everything that is no intact picture, and
@@ -126,21 +127,21 @@ def load_pixels(source: Path | bytes | BinaryIO, spec: PixelSpec, max_pixels: in
         return _pixels(_upright(image), spec)
 
 
-def decode(source: Path | bytes | BinaryIO, spec: PixelSpec) -> Decoded:
+def decode(source: File | bytes | BinaryIO, spec: PixelSpec) -> Decoded:
     """What `load_pixels` gives, and what splitting and the choice of a range need to know, from one decoding."""
     with _opened(source, spec) as (image, form):
         picture = _upright(image)
         return Decoded(_pixels(picture, spec), _identity(picture), _largest(picture), form)
 
 
-def survey(source: Path | bytes | BinaryIO) -> tuple[bytes, int | float | None, Form]:
+def survey(source: File | bytes | BinaryIO) -> tuple[bytes, int | float | None, Form]:
     """`identity`, `largest` and `form` of `decode`, for when the range is not known yet. Raises BadImageError."""
     with _opened(source, None) as (image, form):
         picture = _upright(image)
         return _identity(picture), _largest(picture), form
 
 
-def thumbnail(source: Path, side: int) -> bytes:
+def thumbnail(source: File, side: int) -> bytes:
     """A WebP file of the upright picture, at most `side` pixels high and wide, without any metadata.
 
     A deep image is shown from its smallest to its largest value. Raises BadImageError.
@@ -161,7 +162,7 @@ def thumbnail(source: Path, side: int) -> bytes:
         return stream.getvalue()
 
 
-def header(source: Path | bytes | BinaryIO) -> tuple[tuple[int, int], bool, bool]:
+def header(source: File | bytes | BinaryIO) -> tuple[tuple[int, int], bool, bool]:
     """(height, width) as stored, whether the picture is gray, and whether it has more than 8 bits; no pixel is decoded.
 
     Raises BadImageError.
@@ -171,25 +172,23 @@ def header(source: Path | bytes | BinaryIO) -> tuple[tuple[int, int], bool, bool
         return (image.height, image.width), deep or image.mode in ("1", "L", "LA"), deep
 
 
-def open_file(path: Path) -> BinaryIO:
-    """An image file opened for reading. Raises BadImageError where there is none, or a folder, a pipe or a device."""
+def open_file(file: File) -> BinaryIO:
+    """An image file opened for reading. Raises BadImageError where there is none, or a folder, a pipe or a device;
+    UnreachableError and DataError where it lies behind a URL that cannot be read."""
     try:
-        mode = path.stat().st_mode
-        if not stat.S_ISREG(mode):  # opening a pipe would wait forever
-            raise BadImageError("a folder, not an image" if stat.S_ISDIR(mode) else "not a regular file")
-        return path.open("rb")
+        return storage.open_file(file)
     except (OSError, ValueError) as error:
         raise BadImageError(_reason(error)) from error
 
 
 @contextmanager
 def _opened(
-    source: Path | bytes | BinaryIO, spec: PixelSpec | None, max_pixels: int = MAX_PIXELS
+    source: File | bytes | BinaryIO, spec: PixelSpec | None, max_pixels: int = MAX_PIXELS
 ) -> Iterator[tuple["Image.Image", Form]]:
     """The image behind `source`, header checked, not yet decoded; all failures in the block become BadImageErrors."""
     from PIL import Image
 
-    if isinstance(source, Path):
+    if isinstance(source, Path | str):
         source = open_file(source)
     stream = io.BytesIO(source) if isinstance(source, bytes) else source
     try:

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from imgrec_cli.errors import InputError
+
 _M_MMAP_THRESHOLD = -3  # malloc.h of glibc
 # two threads at once would save each other's silence as the terminal, and all later errors would be lost
 _hushing = threading.RLock()
@@ -98,6 +100,27 @@ def return_large_memory() -> None:
 
         with suppress(OSError, AttributeError):  # another C library
             ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 256 * 1024)
+
+
+def cache_folder() -> Path:
+    """The platform's cache folder for imgrec, or what the environment variable IMGREC_CACHE names."""
+    import platformdirs  # here: `imgrec predict` passes by on its way to a folder's images
+
+    named = os.environ.get("IMGREC_CACHE")
+    return Path(named).absolute() if named else platformdirs.user_cache_path("imgrec", appauthor=False)
+
+
+def cache_subfolder(name: str) -> Path:
+    """A folder in the cache, made where it does not exist. Raises InputError where that is not possible."""
+    folder = cache_folder() / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{folder}: cannot be made: {error.strerror}",
+            "set the environment variable IMGREC_CACHE to a folder that you can write to",
+        ) from error
+    return folder
 
 
 def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:

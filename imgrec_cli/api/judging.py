@@ -16,6 +16,7 @@ from imgrec_cli.origin import config_differences
 from imgrec_cli.progress import Listener, Note, Warn, ignore
 from imgrec_cli.reporting import write_repeats_report, write_report
 from imgrec_cli.rundir import RUNS_FOLDER, Run, newest_finished_run
+from imgrec_cli.storage import located
 from imgrec_cli.stress import Stress
 from imgrec_cli.stress import stress as measure_stress
 
@@ -134,7 +135,7 @@ def _to_judge(
 
 def images_of_run(run: Run, split: str, manifest: Manifest, on_event: Listener) -> list[LabelledImage]:
     """The recorded images of a split; a warning where their files are not what they were when the run began."""
-    from imgrec_cli.dataset.digests import digest_of_file
+    from imgrec_cli.dataset.digests import digests_of_files
 
     index = {name: label for label, name in enumerate(manifest.class_names)}
     examples = run.read_examples(split)
@@ -143,10 +144,13 @@ def images_of_run(run: Run, split: str, manifest: Manifest, on_event: Listener) 
             f"{run.folder}: this run has no {split} images",
             "choose another split with --split, or a folder with --data DIR",
         )
-    changed = [example.path for example in examples if digest_of_file(example.file) not in ("", example.digest)]
+    digests = digests_of_files([example.file for example in examples])
+    changed = [
+        example.path for example, digest in zip(examples, digests, strict=True) if digest not in ("", example.digest)
+    ]
     if changed:
         on_event(Warn(f"{len(changed)} of {len(examples)} images changed since the run began, such as {changed[0]}"))
-    return [LabelledImage(example.path, Path(example.file), index[example.label]) for example in examples]
+    return [LabelledImage(example.path, located(example.file), index[example.label]) for example in examples]
 
 
 def _images_below(folder: Path, split: str, manifest: Manifest, on_event: Listener) -> list[LabelledImage]:

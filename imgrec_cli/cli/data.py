@@ -185,7 +185,8 @@ def cache(
     """List the packs of decoded images that training keeps, or remove them."""
     from dataclasses import asdict
 
-    from imgrec_cli.dataset.cache import cache_folder, clear_packs, list_packs
+    from imgrec_cli.dataset.cache import clear_packs, list_packs
+    from imgrec_cli.machine import cache_folder
 
     if clear:
         output.line(f"freed {output.size(clear_packs())} in {cache_folder()}")

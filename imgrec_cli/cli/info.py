@@ -19,8 +19,7 @@ PACKAGES = (
 
 def info(format_: FormatOption = output.Format.human) -> None:
     """Print versions, extras, devices and folders: the text for a bug report."""
-    from imgrec_cli.dataset.cache import cache_folder
-    from imgrec_cli.machine import available_cores, nvidia_cards
+    from imgrec_cli.machine import available_cores, cache_folder, nvidia_cards
 
     versions = {name: _version(name) for name in PACKAGES}
     trains = bool(versions["keras"] and (versions["tensorflow"] or versions["tensorflow-cpu"] or versions["jax"]))

@@ -21,6 +21,7 @@ from imgrec_cli.progress import Advance
 if TYPE_CHECKING:
     from imgrec_cli.bundle import Manifest
     from imgrec_cli.classifier import Prediction
+    from imgrec_cli.storage import File
 
 SOME_IMAGES_UNREADABLE = 3
 
@@ -179,9 +180,10 @@ def _count(paths: Iterable[str]) -> int:
     return sum(1 for _ in _images(path for path in paths if path != "-"))
 
 
-def _images(paths: Iterable[str]) -> Iterator[tuple[str, Path | bytes]]:
+def _images(paths: Iterable[str]) -> "Iterator[tuple[str, File | bytes]]":
     """The images that the arguments name, in natural order within a folder."""
     from imgrec_cli.dataset.walk import images_in_order
+    from imgrec_cli.storage import is_url, located
 
     for text in paths:
         path = Path(text)
@@ -193,8 +195,8 @@ def _images(paths: Iterable[str]) -> Iterator[tuple[str, Path | bytes]]:
             if first is None:
                 raise InputError(f"{path}: no images in this folder")
             yield from ((file, Path(file)) for file in chain([first], found))
-        elif path.exists() or not glob.has_magic(text):
-            yield text, path
+        elif path.exists() or is_url(text) or not glob.has_magic(text):
+            yield text, located(text)
         else:
             matches = sorted(glob.glob(text, recursive=True))  # noqa: PTH207 - the pattern may be absolute
             yield from _images(_not_empty(matches, f"{text}: no file matches this pattern"))

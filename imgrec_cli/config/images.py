@@ -92,7 +92,8 @@ class Data(Section):
     ) = Field(
         default=None,
         description="One folder per class, or train/, validation/ and test/ with one folder per class; or a list of "
-        "such folders, whose classes are put together by name.",
+        "such folders, whose classes are put together by name. Here and for the splits it may be tar shards, such as "
+        "photos-{000..146}.tar, and begin with a URL, such as s3://bucket/photos.",
         examples=["photos"],
     )
     train: Folder | None = Field(default=None, description="Training images, one folder per class.")

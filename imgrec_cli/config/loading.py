@@ -17,6 +17,7 @@ from imgrec_cli.config.sections import Config
 from imgrec_cli.config.values import FORMAT_VERSION
 from imgrec_cli.config.writing import NO_PATHS, PATH_KEYS
 from imgrec_cli.errors import ARCHIVES, ConfigError, quoted, unpack_command
+from imgrec_cli.storage import is_url
 
 MAX_BYTES = 200_000  # fifty times a long config; PyYAML reads 150 kB a second
 MAX_PROBLEMS = 50  # told at once: a file with more is no config, or has one mistake many times
@@ -197,5 +198,7 @@ def _with_absolute_paths(config: Config, document: Document, base_folder: Path) 
 
 
 def _absolute(base: Path, given: str) -> str:
+    if is_url(given):
+        return given
     # abspath, not resolve: a link stays the name that the user gave it
     return os.path.abspath(base / os.path.expanduser(given))  # noqa: PTH100, PTH111

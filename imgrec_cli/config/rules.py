@@ -10,6 +10,7 @@ from imgrec_cli.config.learning import CosineSchedule, LearningRate, PlateauSche
 from imgrec_cli.config.networks import BackboneModel, LayersModel, Residual
 from imgrec_cli.config.sections import Config, SearchRange
 from imgrec_cli.config.shapes import BACKBONES, DoesNotFitError, Shape, after
+from imgrec_cli.storage import is_url
 
 NOT_SEARCHED = ("version", "seed", "data", "decision", "runtime", "distribute", "export", "search")
 
@@ -36,6 +37,23 @@ def folder_stands_alone(config: Config) -> Found:
                 ("data", key),
                 "cannot stand beside data.folder; keep either folder, or train with validation and test",
             )
+
+
+def urls_hold_images_and_no_secrets(config: Config) -> Found:
+    """Images may lie behind a URL, which goes into runs and messages: it holds nothing that opens a door."""
+    data = config.data
+    places = {"folder": data.folders, "train": (data.train,), "validation": (data.validation,), "test": (data.test,)}
+    for key, named in places.items():
+        for place in named:
+            if place is not None and is_url(place) and ("?" in place or "@" in place.split("/")[2]):
+                yield (
+                    ("data", key),
+                    "must hold no password, key or signature; who may read is settled by the environment, such as "
+                    "AWS_PROFILE for s3://",
+                )
+    for key in ("manifest", "corrections"):
+        if is_url(getattr(data, key) or ""):
+            yield ("data", key), "must lie on this machine; images alone may lie behind a URL"
 
 
 def split_leaves_training_images(config: Config) -> Found:
@@ -286,6 +304,10 @@ def _count(number: int, word: str) -> str:
 RULES: tuple[tuple[tuple[str, ...], Callable[[Config], Found]], ...] = (
     (("data",), images_are_named),
     (("data.folder", "data.train", "data.validation", "data.test"), folder_stands_alone),
+    (
+        ("data.folder", "data.train", "data.validation", "data.test", "data.manifest", "data.corrections"),
+        urls_hold_images_and_no_secrets,
+    ),
     (("data.split", "data.validation", "data.test"), split_leaves_training_images),
     (("data.split", "data.test"), fold_is_one_of_the_parts),
     (("data",), validation_chooses_the_model),

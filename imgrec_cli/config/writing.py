@@ -8,6 +8,7 @@ import yaml
 
 from imgrec_cli.config.document import plain_scalar
 from imgrec_cli.config.sections import Config
+from imgrec_cli.storage import is_url
 
 # keys that hold a path, and the words that are none
 PATH_KEYS = (
@@ -47,13 +48,17 @@ def resolved_yaml(config: Config, relative_to: Path) -> str:
     for section, key in (name.split(".") for name in PATH_KEYS):
         path = (content[section] or {}).get(key)
         if isinstance(path, list):
-            content[section][key] = [path_from(relative_to, Path(one)) for one in path]
+            content[section][key] = [_place_from(relative_to, one) for one in path]
         elif path is not None and path not in NO_PATHS:
-            content[section][key] = path_from(relative_to, Path(path))
+            content[section][key] = _place_from(relative_to, path)
     text: str = yaml.dump(
         content, Dumper=_Dumper, default_flow_style=None, sort_keys=False, allow_unicode=True, width=120
     )
     return text
+
+
+def _place_from(base: Path, place: str) -> str:
+    return place if is_url(place) else path_from(base, Path(place))
 
 
 def path_from(base: Path, path: Path) -> str:

@@ -1,8 +1,9 @@
 """Folders of images → one data set: scan, split, pack."""
 
-from imgrec_cli.dataset.cache import PackInfo, cache_folder, clear_packs, list_packs
+from imgrec_cli.dataset.cache import PackInfo, clear_packs, list_packs
 from imgrec_cli.dataset.load import Dataset, Skipped, load_dataset, plan
 from imgrec_cli.dataset.scan import Example, Listing, scan, scan_labelled
+from imgrec_cli.machine import cache_folder
 
 __all__ = [
     "Dataset",

@@ -3,21 +3,21 @@
 packs/KEY/          pixels.bin (uint8 [images, height, width, channels]) and records.json, written last
 packs/NAME.partial/ a pack that is being built, or was when its run was killed
 surveys/KEY.json    what the files of a data set with deep images hold, without pixels
-files/NAME.json     size, times and digest of every file seen in a folder, so that unchanged files are not read again
+files/NAME.npz      size, times and digest of every file seen in a folder, so that unchanged files are not read again
+shards/NAME.npz     what lies where in a tar shard
 locks/NAME.lock     held while a pack or survey is built
 
 KEY and NAME are 32 hexadecimal digits. The folder may be one that holds other things too: nothing else is removed.
 """
 
 import json
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from imgrec_cli.errors import InputError
+from imgrec_cli.machine import cache_folder, cache_subfolder
 from imgrec_cli.progress import Listener, Note
 
 PIXELS = "pixels.bin"
@@ -39,27 +39,6 @@ class PackInfo:
     last_used: float
 
 
-def cache_folder() -> Path:
-    """The platform's cache folder for imgrec, or what the environment variable IMGREC_CACHE names."""
-    import platformdirs  # here, as filelock below: `imgrec predict` passes by on its way to a folder's images
-
-    named = os.environ.get("IMGREC_CACHE")
-    return Path(named).absolute() if named else platformdirs.user_cache_path("imgrec", appauthor=False)
-
-
-def subfolder(name: str) -> Path:
-    """A folder in the cache, made where it does not exist. Raises InputError where that is not possible."""
-    folder = cache_folder() / name
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"{folder}: cannot be made: {error.strerror}",
-            "set the environment variable IMGREC_CACHE to a folder that you can write to",
-        ) from error
-    return folder
-
-
 def list_packs() -> list[PackInfo]:
     """All finished packs, the one used last first."""
     packs = []
@@ -79,9 +58,9 @@ def clear_packs() -> int:
     freed = remove_abandoned()
     for folder in _made_by_us("packs", _NAME):
         freed += remove_pack(folder)
-    for kind in ("surveys", "files"):
+    for kind in ("surveys", "files", "shards"):
         # the second is what a run leaves that is killed while it writes the first
-        for file in _made_by_us(kind, rf"{_NAME}\.json|\.{_NAME}\.json\.\d+\.tmp"):
+        for file in _made_by_us(kind, rf"{_NAME}\.(json|npz)|\.{_NAME}\.(json|npz)\.\d+\.tmp"):
             with suppress(OSError):
                 freed += _remove(file)
     return freed
@@ -130,7 +109,7 @@ def building(name: str, on_event: Listener) -> Iterator[None]:
 
 
 def _lock_file(name: str) -> Path:
-    return subfolder("locks") / f"{name}.lock"
+    return cache_subfolder("locks") / f"{name}.lock"
 
 
 def _made_by_us(kind: str, name: str) -> list[Path]:

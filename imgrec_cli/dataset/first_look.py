@@ -12,6 +12,7 @@ from imgrec_cli.config import Data
 from imgrec_cli.dataset.scan import Example, scan
 from imgrec_cli.errors import BadImageError, DataError
 from imgrec_cli.imaging import header
+from imgrec_cli.storage import located
 
 SAMPLED = 200
 # the last number of a name, behind a separator: frame_0012, slide3-7, p1 (4)
@@ -68,7 +69,7 @@ def look_at(data: Data, data_folder: Path) -> FirstLook:
         warnings.simplefilter("ignore")  # of images so large that Pillow suspects an attack; only headers are read
         for example in training[:: math.ceil(len(training) / SAMPLED)]:
             try:
-                size, gray, deep = header(Path(example.file))
+                size, gray, deep = header(located(example.file))
             except BadImageError as error:
                 reason = reason or f"{example.file}: {error.message}"
                 continue

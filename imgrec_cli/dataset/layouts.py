@@ -5,8 +5,10 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from imgrec_cli.dataset.sources import inside, rows_of_shards
 from imgrec_cli.dataset.walk import SUFFIXES, entries, images_below, natural_order, suffix_of
 from imgrec_cli.errors import ARCHIVES, DataError, quoted, unpack_command
+from imgrec_cli.storage import File
 
 # How the class is found in a file's name, the plainest rule first.
 _NAME_RULES = (r"^([^\W\d_]+)[ _.-]*\d", r"^(.*?)[ _.-]*\d+\.\w+", r"^([^_]+)_", r"_([^\W\d_]+)\.")
@@ -18,7 +20,7 @@ _INNER_CLASS = "^[^/]+/([^/]+)/"
 _OUTER_GROUP = "^([^/]+)/"
 
 
-def setting(key: str, value: Path | str) -> str:
+def setting(key: str, value: File) -> str:
     """What to type to set a folder or an expression; `key` is a key of the config, an option or a command."""
     if not key.startswith("data."):
         return f"{key} {quoted(value)}"
@@ -26,7 +28,7 @@ def setting(key: str, value: Path | str) -> str:
     return f'--set "{text}"' if re.search(r"[^\w=./:\\-]", text) else f"--set {text}"
 
 
-def rules(key: str, folder: Path, label_from: str, group: str = "") -> str:
+def rules(key: str, folder: File, label_from: str, group: str = "") -> str:
     """What to type so that labels, and groups where one is given, come from an expression."""
     if key.startswith("data."):
         settings = [setting("data.label_from", label_from)] + ([setting("data.group", group)] if group else [])
@@ -79,11 +81,11 @@ def _is_coco(file: Path) -> bool:
     return b'"annotations"' in text and (b'"bbox"' in text or b'"categories"' in text)
 
 
-def refuse_flat(folder: Path, names: Sequence[str], key: str) -> None:
+def refuse_flat(folder: File, names: Sequence[str], key: str) -> None:
     """Raise DataError for images without class folders, with a rule on their names where one fits all of them."""
     count = f"{len(names):,} image{'s' if len(names) != 1 else ''}"
     message = f"{folder}: {count} in it, but no class folders"
-    example = quoted(folder / "CLASS_NAME" / min(names))
+    example = quoted(inside(folder, f"CLASS_NAME/{min(names)}"))
     by_folder = f"make one folder per class and move the images there, such as {example}"
     rule = _rule_for(names)
     if rule is None:
@@ -97,7 +99,16 @@ def refuse_flat(folder: Path, names: Sequence[str], key: str) -> None:
     )
 
 
-def look_for_subjects(folder: Path, classes: dict[str, list[str]], key: str) -> list[str]:
+def refuse_folder_of_shards(folder: File, names: Sequence[str], key: str) -> None:
+    """Raise DataError for a folder of tar shards, with what names them."""
+    rows = rows_of_shards(names)
+    raise DataError(
+        f"{folder}: {len(names):,} tar files in it, and no images beside them",
+        "shards are named by their files: " + " or ".join(setting(key, inside(folder, row)) for row in rows[:3]),
+    )
+
+
+def look_for_subjects(folder: File, classes: dict[str, list[str]], key: str) -> list[str]:
     """A warning where all class folders hold the same folders, so that these may be the classes.
 
     `classes` are class name → paths that begin with it. Raises DataError where their names are those of subjects, such
@@ -131,7 +142,7 @@ def look_for_subjects(folder: Path, classes: dict[str, list[str]], key: str) -> 
     return []
 
 
-def _one_folder_per_subject(folder: Path, subjects: list[str], names: list[str], key: str, rule: str) -> DataError:
+def _one_folder_per_subject(folder: File, subjects: list[str], names: list[str], key: str, rule: str) -> DataError:
     named = _some(sorted(subjects, key=natural_order), 3)
     return DataError(
         f"{folder}: one folder per subject, it seems: {named}; the classes inside: {_some(names)}",

@@ -12,6 +12,7 @@ from pathlib import Path
 from imgrec_cli.atomic import write_csv, write_text
 from imgrec_cli.dataset.walk import SPLIT_NAMES, Split, nfc
 from imgrec_cli.errors import DataError
+from imgrec_cli.storage import is_url, parted
 
 COLUMNS = ("path", "label", "split", "group")
 _MEANT = {
@@ -150,7 +151,13 @@ def write_manifest(file: Path, rows: Iterable[Row]) -> None:
 
 
 def relative_to(folder: Path, file: str) -> str:
-    """A file's path from a folder, with `/`. Raises DataError between two drives of Windows."""
+    """A file's path from a folder, with `/`. Raises DataError between two drives of Windows, and for a file that is in
+    a shard or behind a URL."""
+    if is_url(file) or parted(file)[0]:
+        raise DataError(
+            f"a manifest names files on disk, and this is none: {file}",
+            "what keeps a split as it is while images are added: train, validation and test in places of their own",
+        )
     try:
         return Path(os.path.relpath(file, folder)).as_posix()
     except ValueError:

@@ -23,12 +23,13 @@ from numpy.typing import NDArray
 from imgrec_cli.atomic import replacing
 from imgrec_cli.dataset import cache
 from imgrec_cli.dataset.cache import PARTIAL, PIXELS, RECORDS
-from imgrec_cli.dataset.digests import Files, digest_of_stream, digest_of_texts
+from imgrec_cli.dataset.digests import Files, digest_of_stream, digest_of_texts, readers
 from imgrec_cli.dataset.near import hashes, near_duplicates
 from imgrec_cli.errors import BadImageError, DataError, DiskSpaceError, InputError
 from imgrec_cli.imaging import PixelSpec, decode, open_file, survey
-from imgrec_cli.machine import available_cores
+from imgrec_cli.machine import available_cores, cache_subfolder
 from imgrec_cli.progress import Advance, Listener, Note, readable_size
+from imgrec_cli.storage import located
 
 FORMAT = 3
 
@@ -123,7 +124,7 @@ def take_survey(files: Files, on_event: Listener) -> list[Facts]:
         on_event(Note(f"surveying {len(files.paths):,} images for the range of their values"))
         advance = _throttled("surveying", len(files.paths), on_event)
         facts: list[Facts] = []
-        with closing(_examined(files.paths, None, files.mean_bytes)) as batches:
+        with closing(_examined(files, None)) as batches:
             for batch in batches:
                 facts += (result for result, _ in batch)
                 advance(len(facts))
@@ -135,7 +136,7 @@ def take_survey(files: Files, on_event: Listener) -> list[Facts]:
 
 def _find_pack(files: Files, spec: PixelSpec) -> Pack | None:
     digests = files.known_digests()
-    pack = None if digests is None else _read_pack(cache.subfolder("packs") / _key(digests, spec), spec)
+    pack = None if digests is None else _read_pack(cache_subfolder("packs") / _key(digests, spec), spec)
     return pack if pack is not None and _still_true(files, pack.facts, spec) else None
 
 
@@ -165,7 +166,7 @@ def _read_pack(folder: Path, spec: PixelSpec) -> Pack | None:
 def _build(files: Files, spec: PixelSpec, name: str, on_event: Listener, eight_bit_only: bool) -> Pack:
     """Decode all files into a new pack. Written through a file, not a map: a full disk kills who writes to a map."""
     cache.remove_abandoned()  # but not our own name's, whose lock we hold
-    packs = cache.subfolder("packs")
+    packs = cache_subfolder("packs")
     partial = packs / f"{name}{PARTIAL}"
     cache.remove_pack(partial)
     count = len(files.paths)
@@ -181,7 +182,7 @@ def _build(files: Files, spec: PixelSpec, name: str, on_event: Listener, eight_b
     try:
         partial.mkdir(exist_ok=True)
         with (partial / PIXELS).open("wb") as stream:
-            with closing(_examined(files.paths, spec, files.mean_bytes)) as batches:
+            with closing(_examined(files, spec)) as batches:
                 for batch in batches:
                     for fact, pixels in batch:
                         if eight_bit_only and fact.largest is not None:
@@ -236,10 +237,9 @@ def _near_pairs(facts: list[Facts], pixels: Path, spec: PixelSpec) -> list[tuple
     return [(int(one), int(other)) for one, other in near_duplicates(written, looks, rows)]
 
 
-def _examined(
-    paths: Sequence[str], spec: PixelSpec | None, mean_bytes: float
-) -> Generator[list[tuple[Facts, Pixels | None]], None, None]:
+def _examined(files: Files, spec: PixelSpec | None) -> Generator[list[tuple[Facts, Pixels | None]], None, None]:
     """Facts and pixels of all files in their order, in batches, decoded a few batches ahead on all cores."""
+    paths, workers = files.paths, readers(files.paths)
     image_bytes = 1 if spec is None else spec.size[0] * spec.size[1] * spec.channels
     size = max(1, min(_BATCH_IMAGES, _BATCH_BYTES // image_bytes))
 
@@ -247,10 +247,9 @@ def _examined(
         return _with_looks([_examine(path, spec) for path in batch])
 
     batches = (paths[start : start + size] for start in range(0, len(paths), size))
-    if mean_bytes < _SMALL_FILE_BYTES:
+    if files.mean_bytes < _SMALL_FILE_BYTES and workers == available_cores():
         yield from map(examine, batches)
         return
-    workers = available_cores()
     with ThreadPoolExecutor(workers) as pool:
         ahead: deque[Future[list[tuple[Facts, Pixels | None]]]] = deque()
         for batch in batches:
@@ -273,9 +272,10 @@ def _with_looks(examined: list[tuple[Facts, Pixels | None]]) -> list[tuple[Facts
 def _examine(path: str, spec: PixelSpec | None) -> tuple[Facts, Pixels | None]:
     digest, size = "", 0
     try:
-        with open_file(Path(path)) as stream:
+        with open_file(located(path)) as stream:
             digest = digest_of_stream(stream)
-            size = os.fstat(stream.fileno()).st_size
+            size = stream.seek(0, os.SEEK_END)
+            stream.seek(0)
             if spec is None:
                 identity, largest, form = survey(stream)
                 pixels = None
@@ -301,7 +301,7 @@ def _key(digests: Sequence[str], spec: PixelSpec | None) -> str:
 
 
 def _survey_file(digests: Sequence[str]) -> Path:
-    return cache.subfolder("surveys") / f"{_key(digests, None)}.json"
+    return cache_subfolder("surveys") / f"{_key(digests, None)}.json"
 
 
 def _throttled(stage: str, total: int, on_event: Listener) -> Callable[[int], None]:

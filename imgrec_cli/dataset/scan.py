@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING
 from imgrec_cli.dataset import layouts
 from imgrec_cli.dataset.classes import class_of
 from imgrec_cli.dataset.layouts import setting, what_is_an_image
+from imgrec_cli.dataset.sources import Sources, folder_of, inside
 from imgrec_cli.dataset.trees import Image, Tree, check_folder, count, find_trees, read_tree, some
 from imgrec_cli.dataset.walk import (
     SPLIT_NAMES,
     SPLITS,
     Split,
-    entries,
     images_below,
     natural_order,
     nfc,
 )
 from imgrec_cli.errors import DataError, quoted
+from imgrec_cli.storage import File, is_url
 
 if TYPE_CHECKING:  # config imports pydantic, and `imgrec evaluate` has to start without it
     from imgrec_cli.config.images import Data
@@ -54,7 +55,7 @@ class Listing:
     class_names: tuple[str, ...]
     examples: tuple[Example, ...]
     given: frozenset[Split]
-    folders: tuple[Path, ...]
+    folders: tuple[File, ...]
     remarks: tuple[tuple[str, str], ...]
     left_out: tuple[str, ...] = ()
 
@@ -64,12 +65,18 @@ class Listing:
 
     def shown(self) -> list[str]:
         """A short name for every example: its file's path below what all folders share, with `/` and in NFC."""
-        bases = [str(folder if folder.is_dir() else folder.parent) for folder in self.folders]
+        bases = [str(folder_of(folder)) for folder in self.folders]
         try:
-            base = os.path.commonpath(bases)
-        except ValueError:  # two drives of Windows
+            base = bases[0] if len(set(bases)) == 1 else os.path.commonpath(bases)
+        except ValueError:  # two drives of Windows, a folder and a URL
             return [example.path for example in self.examples]
-        return [nfc(os.path.relpath(example.file, base).replace(os.sep, "/")) for example in self.examples]
+        begin = base.rstrip("/" + os.sep) + ("/" if is_url(base) else os.sep)
+        return [
+            nfc(file.removeprefix(begin) if file.startswith(begin) else os.path.relpath(file, base)).replace(
+                os.sep, "/"
+            )
+            for file in (example.file for example in self.examples)
+        ]
 
 
 class Problems:
@@ -141,14 +148,14 @@ def _renamed(classes: dict[str, list[Image]], named: dict[str, str | None]) -> d
 
 
 def scan_labelled(folder: Path, split: str = "test") -> dict[str, list[tuple[str, Path]]]:
-    """Class name → (path, file) of the images of a folder to judge on, classes in natural order.
+    """Class name → (path, file) of the images of a folder, or of shards, to judge on, classes in natural order.
 
     Where all its folders are named for splits, such as `train` and `test`, the one of `split` is taken. A class folder
     may be empty. Raises DataError where there is no such folder or no image.
     """
     folder = folder.absolute()
     check_folder(folder, "--data")
-    subfolders = [entry.name for entry in entries(folder) if entry.is_dir()]
+    subfolders = Sources().subfolders(folder)
     if subfolders and all(name.casefold() in SPLIT_NAMES for name in subfolders):
         named = [name for name in subfolders if SPLIT_NAMES[name.casefold()] == split]
         if len(named) != 1:
@@ -169,14 +176,14 @@ def image_files(folder: Path) -> list[Path]:
     return [Path(file) for _, file in found]
 
 
-def _check_training(classes: dict[str, list[Image]], place: Path, key: str) -> None:
+def _check_training(classes: dict[str, list[Image]], place: File, key: str) -> None:
     """Raise DataError where there is nothing to train on: no image, a level too high, one class."""
     filled = [name for name, images in classes.items() if images]
     if not filled:
         raise DataError(f"{place}: no images", what_is_an_image())
     if len(filled) == 1:
         deeper = layouts.class_folders_below([(path, file) for path, file, _ in classes[filled[0]]])
-        if deeper and place.is_dir():
+        if deeper and isinstance(place, Path) and place.is_dir():
             raise DataError(
                 f"{place}: its only folder is {filled[0]}; the class folders seem to lie deeper: "
                 f"{some(path.name for path in deeper)}",
@@ -185,11 +192,11 @@ def _check_training(classes: dict[str, list[Image]], place: Path, key: str) -> N
         raise DataError(
             f"{place}: only one class, {filled[0]}",
             "a classifier needs two or more: make a folder for each, with its images, such as "
-            f"{quoted((place if place.is_dir() else place.parent) / 'other')} with pictures of anything else",
+            f"{quoted(inside(folder_of(place), 'other'))} with pictures of anything else",
         )
 
 
-def _check_empty(classes: dict[str, list[Image]], place: Path, problems: Problems) -> None:
+def _check_empty(classes: dict[str, list[Image]], place: File, problems: Problems) -> None:
     empty = [name for name, images in classes.items() if not images]
     if empty:
         problems.meet(
@@ -202,7 +209,7 @@ def _check_empty(classes: dict[str, list[Image]], place: Path, problems: Problem
 
 
 def _check_validation(
-    given: dict[str, list[Image]] | None, place: Path | None, data: "Data", problems: Problems
+    given: dict[str, list[Image]] | None, place: File | None, data: "Data", problems: Problems
 ) -> None:
     """It is plain from names that no image would choose the model."""
     if given is not None and not any(given.values()):
@@ -221,7 +228,7 @@ def _check_validation(
 
 
 def _compare_classes(
-    names: tuple[str, ...], classes: dict[str, list[Image]], place: Path, split: Split, problems: Problems
+    names: tuple[str, ...], classes: dict[str, list[Image]], place: File, split: Split, problems: Problems
 ) -> list[tuple[str, str]]:
     """A remark about classes that a split lacks; classes that training does not have are a problem."""
     extra = [name for name, images in classes.items() if images and name not in names]

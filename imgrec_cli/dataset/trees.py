@@ -1,4 +1,4 @@
-"""Folders and manifests → images by split and class, as they are named on disk."""
+"""Folders, shards and manifests → images by split and class, as they are named where they lie."""
 
 import difflib
 import os
@@ -12,18 +12,10 @@ from typing import TYPE_CHECKING
 from imgrec_cli.dataset import layouts
 from imgrec_cli.dataset.layouts import setting, what_is_an_image
 from imgrec_cli.dataset.manifest import read_manifest
-from imgrec_cli.dataset.walk import (
-    SPLIT_NAMES,
-    SPLITS,
-    SUFFIXES,
-    Split,
-    entries,
-    images_below,
-    natural_order,
-    nfc,
-    suffix_of,
-)
+from imgrec_cli.dataset.sources import Sources, check_shards, inside
+from imgrec_cli.dataset.walk import SPLIT_NAMES, SPLITS, Split, entries, natural_order, nfc
 from imgrec_cli.errors import DataError
+from imgrec_cli.storage import File, are_shards, expanded, is_url, located
 
 if TYPE_CHECKING:  # config imports pydantic, and `imgrec evaluate` has to start without it
     from imgrec_cli.config.images import Data
@@ -33,9 +25,9 @@ Image = tuple[str, str, str]  # path, file, group
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """Images of one split from one place, a folder or a manifest: name of the class → images in their fixed order."""
+    """Images of one split from one place, such as a folder: name of the class → images in their fixed order."""
 
-    place: Path
+    place: File
     classes: dict[str, list[Image]]
     remarks: tuple[tuple[str, str], ...]
 
@@ -52,15 +44,21 @@ def find_trees(data: "Data", key: str) -> list[tuple[Split, Tree]]:
 
 def _folder_trees(data: "Data", key: str) -> list[tuple[Split, Tree]]:
     """The trees of all folders that are named, in the order of the splits."""
-    roots = _roots(data, key)
-    shared = os.path.commonpath([folder for _, folder, _ in roots]) if len(data.folders) > 1 else None
+    sources = Sources()
+    roots = _roots(data, key, sources)
+    shared = os.path.commonpath([_spelled(place) for _, place, _ in roots]) if len(data.folders) > 1 else None
     trees = []
-    for split, folder, named_by in roots:
+    for split, place, named_by in roots:
         prefix = ""
         if shared is not None:
-            prefix = nfc(os.path.relpath(folder, shared).replace(os.sep, "/")) + "/"
-        trees.append((split, read_tree(folder, named_by, data.label_from, prefix)))
+            prefix = nfc(os.path.relpath(_spelled(place), shared).replace(os.sep, "/")) + "/"
+        trees.append((split, read_tree(place, named_by, data.label_from, prefix, sources)))
     return trees
+
+
+def _spelled(place: File) -> str:
+    """A place as a path, so that two can be compared: s3://photos/may as /s3/photos/may."""
+    return str(place) if isinstance(place, Path) else "/" + place.replace("://", "/")
 
 
 def _manifest_trees(data: "Data") -> list[tuple[Split, Tree]]:
@@ -83,7 +81,7 @@ def _check_no_file_twice(trees: list[tuple[Split, Tree]]) -> None:
     places = {tree.place for _, tree in trees}
     if len(places) < 2:
         return
-    seen: dict[str, Path] = {}
+    seen: dict[str, File] = {}
     for _, tree in trees:
         for images in tree.classes.values():
             for _, file, _ in images:
@@ -95,18 +93,21 @@ def _check_no_file_twice(trees: list[tuple[Split, Tree]]) -> None:
                     )
 
 
-def _roots(data: "Data", key: str) -> list[tuple[Split, Path, str]]:
-    """The folders of each split that has some, training first, and the key that names each in the config."""
+def _roots(data: "Data", key: str, sources: Sources) -> list[tuple[Split, File, str]]:
+    """The places of each split that has some, training first, and the key that names each in the config."""
     named: dict[Split, str | None] = {"train": data.train, "validation": data.validation, "test": data.test}
-    roots = [(split, Path(folder), f"data.{split}") for split, folder in named.items() if folder is not None]
+    roots = [(split, _place(folder), f"data.{split}") for split, folder in named.items() if folder is not None]
     if data.folders and data.train is not None:
         raise DataError(
             "data.folder and data.train both name the training images", "keep one of them, and remove the other"
         )
     for named_folder in data.folders:
-        folder = Path(named_folder)
+        folder = _place(named_folder)
         check_folder(folder, key)
-        for split, subfolder in (_split_folders(folder, key) or {"train": folder}).items():
+        found = _split_folders(folder, key, sources)
+        for split, subfolder in (
+            {split: inside(folder, name) for split, name in found.items()} or {"train": folder}
+        ).items():
             if named[split] is not None:
                 raise DataError(
                     f"data.{split} is given, but data.folder has its own: {subfolder}",
@@ -120,7 +121,7 @@ def _roots(data: "Data", key: str) -> list[tuple[Split, Path, str]]:
         )
     for index, (split, folder, named_by) in enumerate(roots):
         for other_index, (other, outer, _) in enumerate(roots):
-            if index != other_index and folder.resolve().is_relative_to(outer.resolve()):
+            if index != other_index and _lies_in(folder, outer):
                 if split == other:
                     raise DataError(f"{named_by}: {folder} lies in {outer}", "name one of the two")
                 raise DataError(
@@ -130,46 +131,66 @@ def _roots(data: "Data", key: str) -> list[tuple[Split, Path, str]]:
     return sorted(roots, key=lambda root: SPLITS.index(root[0]))
 
 
-def _split_folders(folder: Path, key: str) -> dict[Split, Path]:
-    """The folders `train`, `validation` and `test` in `folder`, or nothing where all its folders are classes."""
-    found: dict[Split, Path] = {}
+def _place(named: str) -> File:
+    return located(named.rstrip("/") if is_url(named) else named)
+
+
+def _lies_in(place: File, outer: File) -> bool:
+    """Whether a place is another one or lies in it, links followed."""
+    if are_shards(str(place)) and are_shards(str(outer)):
+        return not set(expanded(str(place))).isdisjoint(expanded(str(outer)))
+    if isinstance(place, Path) and isinstance(outer, Path):
+        return place.resolve().is_relative_to(outer.resolve())
+    return f"{place}/".startswith(f"{outer}/")
+
+
+def _split_folders(folder: File, key: str, sources: Sources) -> dict[Split, str]:
+    """Names of the folders `train`, `validation`, `test` in `folder`, or nothing where all its folders are classes."""
+    found: dict[Split, str] = {}
     others: list[str] = []
-    for entry in sorted(entries(folder), key=lambda entry: natural_order(entry.name)):
-        if not entry.is_dir():
-            continue
-        split = SPLIT_NAMES.get(entry.name.casefold())
-        if entry.name.casefold() == "valid" and not any(inner.is_dir() for inner in entries(Path(entry.path))):
+    for name in sorted(sources.subfolders(folder), key=natural_order):
+        split = SPLIT_NAMES.get(name.casefold())
+        if name.casefold() == "valid" and not sources.subfolders(inside(folder, name)):
             split = None  # a class: the other one is `invalid`
         if split is None:
-            others.append(entry.name)
+            others.append(name)
         elif split in found:
             raise DataError(
-                f"{folder}: two folders for {split}: {found[split].name} and {entry.name}",
+                f"{folder}: two folders for {split}: {found[split]} and {name}",
                 "keep one of them here, or name each split's folder by itself: data.train, data.validation, data.test",
             )
         else:
-            found[split] = Path(entry.path)
+            found[split] = name
     if not found:
         return {}
-    others = [other for other in others if next(images_below(folder / other), None)]
+    others = [other for other in others if sources.has_images(inside(folder, other))]
     classes_hint = "if all its folders are classes, name it as data.train in place of data.folder"
     if "train" not in found:
         raise DataError(
-            f"{folder}: has {some(path.name for path in found.values())} but no train folder",
+            f"{folder}: has {some(found.values())} but no train folder",
             f"put the class folders of the training images into one named train; {classes_hint}",
         )
     if others:
         raise DataError(
-            f"{folder}: {found['train'].name} stands beside other folders with images: {some(others)}",
-            f"if it holds the training images, point there: {setting(key, found['train'])}; {classes_hint}",
+            f"{folder}: {found['train']} stands beside other folders with images: {some(others)}",
+            f"if it holds the training images, point there: {setting(key, inside(folder, found['train']))}; "
+            f"{classes_hint}",
         )
     return found
 
 
-def check_folder(folder: Path, key: str) -> None:
-    if folder.is_dir():
+def check_folder(folder: File, key: str) -> None:
+    if are_shards(str(folder)):
+        check_shards(folder, key)
+    if isinstance(folder, str) or folder.is_dir() or are_shards(str(folder)):
         return
     layouts.refuse_archive(folder, key)
+    url = re.search(r"(?:^|[/\\])([a-z][a-z0-9+.-]+):[/\\]+(.+)", str(folder))
+    if url is not None:
+        raise DataError(
+            f"{key}: {url[1]}://{url[2]}: a URL is named in a config, not here",
+            f"write one with data: {{folder: {url[1]}://{url[2]}}}, and name that",
+        )
     if folder.exists():
         raise DataError(f"{key}: {folder}: a file, not a folder", f"name its folder: {setting(key, folder.parent)}")
     hint = "relative paths begin at the file that names them" if key.startswith("data.") else ""
@@ -180,51 +201,66 @@ def check_folder(folder: Path, key: str) -> None:
     raise DataError(f"{key}: {folder}: no such folder", hint)
 
 
-def read_tree(folder: Path, key: str, label_from: str | None = None, prefix: str = "") -> Tree:
-    """All images of the class folders in `folder`; folders whose names are equal in NFC are one class.
+def read_tree(
+    place: File, key: str, label_from: str | None = None, prefix: str = "", sources: Sources | None = None
+) -> Tree:
+    """All images of the class folders in `place`; folders whose names are equal in NFC are one class.
 
-    With `label_from` the class of every image below `folder` is what it captures. Paths begin with `prefix`.
+    With `label_from` the class of every image below `place` is what it captures; shards may bring labels. Paths begin
+    with `prefix`.
     """
-    check_folder(folder, key)
-    layouts.refuse_detection_set(folder)
-    others: Counter[str] = Counter()
+    check_folder(place, key)
+    if isinstance(place, Path) and place.is_dir():
+        layouts.refuse_detection_set(place)
+    found, in_shards = (sources or Sources()).found(place), are_shards(str(place))
     loose: list[str] = []
     classes: dict[str, list[Image]] = {}
     if label_from is not None:
-        for path, file in images_below(folder, others):
-            classes.setdefault(path, []).append((prefix + path, file, ""))
-        classes = _labelled_by_rule(folder, classes, label_from)
+        by_path: dict[str, list[Image]] = {}
+        for path, file, _ in found.images:
+            by_path.setdefault(path, []).append((prefix + path, file, ""))
+        classes = _labelled_by_rule(place, by_path, label_from)
     else:
-        for entry in entries(folder):
-            if entry.is_dir():
-                name = nfc(entry.name)
-                images = classes.setdefault(name, [])
-                images += (
-                    (f"{prefix}{name}/{path}", file, "") for path, file in images_below(Path(entry.path), others)
-                )
-            elif suffix_of(entry.name) in SUFFIXES:
-                loose.append(entry.name)
+        classes = {nfc(name): [] for name in found.folders}
+        for path, file, label in found.images:
+            if not label and not in_shards and "/" in path:
+                label = path.partition("/")[0]
+            if label:
+                classes.setdefault(label, []).append((prefix + path, file, ""))
             else:
-                others[suffix_of(entry.name)] += 1
+                loose.append(path)
+    if loose and in_shards:
+        _refuse_without_label(place, loose, any(classes.values()))
     if loose and not any(classes.values()):
-        layouts.refuse_flat(folder, loose, key)
-    if not any(classes.values()) and others:
-        raise DataError(f"{folder}: no images, only {_kinds(others)}", what_is_an_image())
+        layouts.refuse_flat(place, loose, key)
+    if not any(classes.values()) and found.others:
+        if found.others[".tar"]:
+            layouts.refuse_folder_of_shards(place, Sources().shards(place), key)
+        raise DataError(f"{place}: no images, only {_kinds(found.others)}", what_is_an_image())
     remarks = []
-    if label_from is None:
+    if label_from is None and not in_shards:
         below = {name: [path.removeprefix(prefix) for path, _, _ in images] for name, images in classes.items()}
-        remarks += [("layout", text) for text in layouts.look_for_subjects(folder, below, key)]
+        remarks += [("layout", text) for text in layouts.look_for_subjects(place, below, key)]
     if loose:
         number = count(len(loose), "image")
-        remarks.append(("stray", f"{folder}: {number} outside of the class folders ignored, such as {min(loose)}"))
-    if others:
-        are = "files are not images and were" if others.total() > 1 else "file is not an image and was"
-        remarks.append(("stray", f"{folder}: {others.total()} {are} ignored: {_kinds(others)}"))
+        remarks.append(("stray", f"{place}: {number} outside of the class folders ignored, such as {min(loose)}"))
+    if found.others:
+        are = "files are not images and were" if found.others.total() > 1 else "file is not an image and was"
+        remarks.append(("stray", f"{place}: {found.others.total()} {are} ignored: {_kinds(found.others)}"))
     ordered = {name: sorted(classes[name]) for name in sorted(classes, key=natural_order)}
-    return Tree(folder, ordered, tuple(remarks))
+    return Tree(place, ordered, tuple(remarks))
 
 
-def _labelled_by_rule(folder: Path, by_path: dict[str, list[Image]], pattern: str) -> dict[str, list[Image]]:
+def _refuse_without_label(place: File, images: list[str], some_have: bool) -> None:
+    others = "others have one" if some_have else "they lie in no folder of a class either"
+    raise DataError(
+        f"{place}: {count(len(images), 'image')} without KEY.cls or KEY.json with a label, such as {min(images)}; "
+        f"{others}",
+        "write a label beside every image, or take the class from their names: data.label_from",
+    )
+
+
+def _labelled_by_rule(folder: File, by_path: dict[str, list[Image]], pattern: str) -> dict[str, list[Image]]:
     search = re.compile(pattern).search
     classes: dict[str, list[Image]] = {}
     unmatched = []

@@ -26,7 +26,7 @@ SPLIT_NAMES: dict[str, Split] = {
 SUFFIXES = frozenset(suffix for suffixes in SUFFIXES_OF.values() for suffix in suffixes)
 LARGEST_SORTED = 100_000
 # What operating systems and network drives leave behind; names that begin with a dot are litter as well.
-_LITTER = frozenset(
+LITTER = frozenset(
     ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "$recycle.bin", "lost+found")
 )
 
@@ -92,7 +92,7 @@ def entries(folder: Path) -> Iterator[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                if entry.name.startswith(".") or entry.name.casefold() in _LITTER:
+                if entry.name.startswith(".") or entry.name.casefold() in LITTER:
                     continue
                 if not entry.name.isascii() and not _encodable(entry.name):
                     raise DataError(

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from imgrec_cli.bundle import Manifest
 from imgrec_cli.errors import InputError
 from imgrec_cli.rundir import RecordedExample, Run
+from imgrec_cli.storage import File, located
 
 SPLITS = ("train", "validation", "test")
 
@@ -61,9 +62,9 @@ class Facts:
         index = {name: label for label, name in enumerate(self.class_names)}
         return np.array([index[answer.label] for answer in self.answers], np.int64)
 
-    def files(self) -> dict[str, Path]:
+    def files(self) -> dict[str, File]:
         """Path in the data → file of the images that were judged."""
-        return {example.path: Path(example.file) for example in self.examples.get(self.split, [])}
+        return {example.path: located(example.file) for example in self.examples.get(self.split, [])}
 
     def worst_mistakes(self, count: int) -> list[Answer]:
         """The wrong answers that were surest, surest first."""

@@ -14,6 +14,7 @@ from imgrec_cli.errors import BadImageError
 from imgrec_cli.explanation import overlay
 from imgrec_cli.imaging import PixelSpec, load_pixels
 from imgrec_cli.machine import available_cores
+from imgrec_cli.storage import File
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -28,7 +29,7 @@ class Pictures:
     An image that cannot be read, or is one too many, is None. `missing` are the paths of those whose file is gone.
     """
 
-    def __init__(self, files: dict[str, Path], spec: PixelSpec, *, wanted: bool) -> None:
+    def __init__(self, files: dict[str, File], spec: PixelSpec, *, wanted: bool) -> None:
         self._files, self._spec, self._wanted = files, spec, wanted
         self._pixels: dict[str, NDArray[np.uint8]] = {}
         self._bytes = 0

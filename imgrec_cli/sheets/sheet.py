@@ -18,6 +18,7 @@ from imgrec_cli.atomic import write_text
 from imgrec_cli.errors import BadImageError, InputError
 from imgrec_cli.imaging import thumbnail
 from imgrec_cli.machine import available_cores
+from imgrec_cli.storage import located
 
 SIDE = 160  # pixels of a picture on the sheet; twice that of the screen's, for sharp displays of small pictures
 MOST_NUMBERED = 9  # classes that have a number key
@@ -155,6 +156,6 @@ def _asset(name: str) -> str:
 def _picture(file: str) -> str:
     """A picture as a data URL, empty where it cannot be read."""
     try:
-        return "data:image/webp;base64," + base64.b64encode(thumbnail(Path(file), SIDE)).decode()
+        return "data:image/webp;base64," + base64.b64encode(thumbnail(located(file), SIDE)).decode()
     except BadImageError:
         return ""

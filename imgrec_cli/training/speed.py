@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -18,6 +17,7 @@ from imgrec_cli.errors import InputError, TrainingError
 from imgrec_cli.imaging import load_pixels
 from imgrec_cli.machine import available_cores, available_memory_bytes
 from imgrec_cli.progress import Listener, Note
+from imgrec_cli.storage import located
 from imgrec_cli.training.augment import Augment
 from imgrec_cli.training.features import head_is_enough
 from imgrec_cli.training.fit import compiled, step_flop, steps_per_execution
@@ -225,7 +225,7 @@ def measure(config: Config, dataset: Dataset) -> Speeds:
 
 def _decoded_per_second(dataset: Dataset) -> float:
     """Files decoded per second on all cores, from up to 200 of the training images."""
-    files = [Path(example.file) for example in dataset.examples if example.split == "train"]
+    files = [located(example.file) for example in dataset.examples if example.split == "train"]
     chosen = files[:: max(1, len(files) // 200)]
     with ThreadPoolExecutor(available_cores()) as pool:
         started = time.perf_counter()

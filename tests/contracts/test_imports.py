@@ -20,7 +20,7 @@ ROWS = (
     ),
     ("classifier", "dataset"),
     ("engines",),
-    ("imaging", "metrics", "bundle", "rundir", "config"),
+    ("imaging", "storage", "metrics", "bundle", "rundir", "config"),
     ("errors", "progress", "machine", "atomic"),
 )
 HEIGHT = {room: -height for height, row in enumerate(ROWS) for room in row}
@@ -46,6 +46,7 @@ HOMES = {
     "starlette": {"serving"},
     "uvicorn": {"serving"},
     "prometheus_client": {"serving"},
+    "fsspec": {"storage"},
 }
 
 

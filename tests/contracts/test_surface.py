@@ -28,6 +28,7 @@ EXIT_CODES = {
     "GateError": 8,
     "ReproductionError": 9,
     "PeerLostError": 10,
+    "UnreachableError": 11,
     "Interrupted": 75,
 }
 

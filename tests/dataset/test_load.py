@@ -349,13 +349,13 @@ def test_clearing_removes_nothing_else(folder: Path, cache: Path) -> None:
     (pixels,) = cache.glob("packs/*/pixels.bin")
     key = pixels.parent.name
     mine = [
-        *("notes.txt", "files/letter.json", "surveys/2026.json", "packs/bags/rucksack.jpg", "packs/pixels.bin"),
-        *("packs/old.partial/a.png", f"packs/{key}/mine.txt", f"files/{key}.json.txt", "locks/door"),
+        *("notes.txt", "files/letter.npz", "surveys/2026.json", "packs/bags/rucksack.jpg", "packs/pixels.bin"),
+        *("packs/old.partial/a.png", f"packs/{key}/mine.txt", f"files/{key}.npz.txt", "locks/door"),
     ]
     for name in mine:
         (cache / name).parent.mkdir(parents=True, exist_ok=True)
         (cache / name).write_text("mine")
-    (left,) = [f".{file.name}.123.tmp" for file in cache.glob("files/*.json") if len(file.stem) == 32]
+    (left,) = [f".{file.name}.123.tmp" for file in cache.glob("files/*.npz") if len(file.stem) == 32]
     (cache / "files" / left).touch()
 
     def there() -> dict[str, int]:
@@ -419,7 +419,7 @@ def test_a_damaged_pack_is_built_again(folder: Path, cache: Path) -> None:
     (records,) = cache.glob("packs/*/records.json")
     records.write_text("{}")
     assert packed_anew(load(folder)[1])
-    for index in cache.glob("files/*.json"):
+    for index in cache.glob("files/*.npz"):
         index.write_text("[")
     np.testing.assert_array_equal(load(folder)[0].pixels, expected)
 
