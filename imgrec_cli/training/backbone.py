@@ -34,7 +34,7 @@ def backbone(spec: BackboneModel, image: Image, dtype: str, *, fused: bool) -> k
                 changes = {"use_bias": False}
             elif layer.name in sums.values():
                 changes = {"activation": "linear"}  # the sum before it is a ReLU already
-            kind = type(layer)
+            kind, activation = type(layer), _activation(layer)
             if layer.name in places and _is_numbered(layer):  # additions by `+` are no layers
                 # Keras counts all layers of a process: a run that is resumed would be shipped with other names
                 changes["name"] = f"{kind.__name__.lower()}_{places[layer.name]}"
@@ -42,10 +42,8 @@ def backbone(spec: BackboneModel, image: Image, dtype: str, *, fused: bool) -> k
                 kind = kernels.BatchNormalization
             elif kernels is not None and layer.name in sums:
                 kind = kernels.AddReLU
-            elif kernels is not None and kernels.Activation.fits(_activation(layer), layer.compute_dtype):
-                return kernels.Activation(
-                    _activation(layer), name=changes.get("name", layer.name), dtype=layer.dtype_policy
-                )
+            elif kernels is not None and activation and kernels.Activation.fits(activation, layer.compute_dtype):
+                return kernels.Activation(activation, name=changes.get("name", layer.name), dtype=layer.dtype_policy)
             elif kernels is not None and kernels.DepthwiseConv2D.fits(layer):
                 kind = kernels.DepthwiseConv2D
             elif (

@@ -324,6 +324,16 @@ def test_a_network_of_depthwise_convolutions_answers_as_keras_s_with_its_fast_la
     np.testing.assert_allclose(quick(images), plain(images), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["mobilenet_v3_small", "efficientnet_v2_b0", "convnext_tiny", "resnet50_v2"])
+def test_every_kind_of_network_is_copied_with_its_fast_layers(name):
+    width = 0.75 if name == "mobilenet_v3_small" else 1.0
+    plain, quick = network(name, width=width), network(name, width=width, fused=True, dtype="mixed_bfloat16")
+    quick.set_weights(plain.get_weights())
+    images = np.random.default_rng(0).normal(size=(2, 32, 64, 3)).astype("float32")
+    expected, found = plain(images).numpy(), quick(images).numpy().astype("float32")
+    assert np.abs(found - expected).max() < 0.05 * np.abs(expected).max()
+
+
 def test_the_dtype_policy_of_the_process_is_left_alone():
     import keras
 
