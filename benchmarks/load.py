@@ -4,7 +4,8 @@
 
 Without `--rate` every connection asks again as soon as it is answered; with it, requests come at random times (a
 Poisson process of R per second) or evenly, whatever the answers do, and a latency counts from the time when it was due.
-Prints one JSON line: requests answered by status, errors, seconds, and quantiles of the latency in milliseconds.
+Prints one JSON line: requests answered by status, errors, seconds, its own CPU time per request, and quantiles of the
+latency, in milliseconds.
 """
 
 import argparse
@@ -75,6 +76,7 @@ def load(
     latencies: list[float] = []
     due: deque[float] = deque()
     asked = errors = 0
+    computed = time.process_time()
     start = now = time.perf_counter()
     following = start + (gap() if rate else 0)
     while now < start + seconds or len(idle) < connections:
@@ -104,6 +106,7 @@ def load(
                 latencies.append(time.perf_counter() - connection.since)
                 idle.append(connection)
     elapsed = time.perf_counter() - start
+    computed = time.process_time() - computed
     latencies.sort()
 
     def quantile(share: float) -> float:
@@ -114,6 +117,7 @@ def load(
         "errors": errors,
         "seconds": round(elapsed, 2),
         "per_second": round(statuses[200] / elapsed, 1),
+        "cpu_milliseconds": round(1000 * computed / max(len(latencies), 1), 3),
         "milliseconds": {"p50": quantile(0.5), "p90": quantile(0.9), "p99": quantile(0.99), "max": quantile(1)},
     }
 
