@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imgrec_cli.api.judging import images_of_run
-from imgrec_cli.bundle import MANIFEST, TARGETS, Manifest
+from imgrec_cli.bundle import TARGETS, Manifest
 from imgrec_cli.classifier import Classifier
 from imgrec_cli.errors import ImgrecError, InputError, MissingExtraError, ParityError, install_command
 from imgrec_cli.evaluation import evaluate_files
@@ -50,8 +50,7 @@ def export(
         place = Path(place)
         if len(targets) > 1:
             raise InputError("one place is named for several exports", "export them one by one, or leave the place out")
-        if place.exists() and not (place / MANIFEST).is_file() and place.suffix != ".zip":
-            raise InputError(f"{place}: exists and is no bundle", "name another place, or remove it")
+        _check_replaceable(place)
     _start_tensorflow("exporting")
     from imgrec_cli.training.export import Trained, write_bundle
 
@@ -66,6 +65,19 @@ def export(
         else:
             results.append(Exported(target, where, manifest, None))
     return results
+
+
+def _check_replaceable(place: Path) -> None:
+    """Raise InputError where something other than a bundle of the same kind, a folder or a zip, lies at `place`."""
+    if not place.exists():
+        return
+    try:
+        Manifest.read(place)  # a manifest.json alone proves nothing: every second website has one
+    except InputError as error:
+        raise InputError(f"{place}: exists and is no bundle", "name another place, or remove it") from error
+    if place.is_dir() == (place.suffix == ".zip"):
+        kind = "a folder" if place.is_dir() else "a file"
+        raise InputError(f"{place}: is {kind}, which this export cannot replace", "name another place, or remove it")
 
 
 def compress(
