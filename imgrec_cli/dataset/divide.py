@@ -1,6 +1,6 @@
 """Which image trains, chooses the model or judges it: what the config says, applied to the images that were found."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import TYPE_CHECKING
 
 from imgrec_cli.dataset.corrections import Corrected
@@ -14,8 +14,11 @@ if TYPE_CHECKING:
     from imgrec_cli.config.images import Data
 
 
-def assigned_splits(corrected: Corrected, facts: list[Facts], data: "Data", seed: int) -> dict[int, Split]:
-    """The split of every image that can be read and is not left out, by its place in the listing.
+def assigned_splits(
+    corrected: Corrected, facts: list[Facts], data: "Data", seed: int, leaked: Set[int] = frozenset()
+) -> dict[int, Split]:
+    """The split of every image that can be read and is not left out, by its place in the listing; `leaked` are places
+    that are left out because their pictures stand in a later split.
 
     Raises DataError where a class has no training image, or no image is left to choose the model.
     """
@@ -23,7 +26,7 @@ def assigned_splits(corrected: Corrected, facts: list[Facts], data: "Data", seed
     assigned = {
         place: example.split
         for place, example in enumerate(listing.examples)
-        if not facts[place].reason and place not in corrected.excluded
+        if not facts[place].reason and place not in corrected.excluded and place not in leaked
     }
     training = [place for place, split in assigned.items() if split == "train"]
     labels = [listing.examples[place].label for place in training]
@@ -34,8 +37,9 @@ def assigned_splits(corrected: Corrected, facts: list[Facts], data: "Data", seed
                 (row for row, one in enumerate(listing.examples) if one.label == label and facts[row].reason), None
             )
             if row is None:
+                copies = any(listing.examples[place].label == label for place in leaked)
                 raise DataError(
-                    f"no training image of {name} is left: corrections take them all",
+                    f"no training image of {name} is left: {_taken(copies)}",
                     f"leave the class out: --set data.classes.exclude=[{name}]",
                 )
             raise DataError(
@@ -56,8 +60,12 @@ def assigned_splits(corrected: Corrected, facts: list[Facts], data: "Data", seed
     )
     assigned.update(zip(training, splits, strict=True))
     if "validation" not in assigned.values():
-        raise _no_validation(listing, facts, data)
+        raise _no_validation(listing, facts, data, leaked)
     return assigned
+
+
+def _taken(copies: bool) -> str:
+    return "all stand among the images that judge or choose the model too" if copies else "corrections take them all"
 
 
 def _what_decides(places: list[int], listing: Listing, facts: list[Facts]) -> tuple[list[str], list[int], list[str]]:
@@ -97,12 +105,18 @@ def _fold(places: list[int], listing: Listing, facts: list[Facts], data: "Data",
     return judging
 
 
-def _no_validation(listing: Listing, facts: list[Facts], data: "Data") -> DataError:
-    given = next((row for row, example in enumerate(listing.examples) if example.split == "validation"), None)
-    if given is not None:
+def _no_validation(listing: Listing, facts: list[Facts], data: "Data", leaked: Set[int]) -> DataError:
+    given = [place for place, example in enumerate(listing.examples) if example.split == "validation"]
+    damaged = next((place for place in given if facts[place].reason), None)
+    if damaged is not None:
         return DataError(
-            f"no validation image can be read, such as {listing.examples[given].file}: {facts[given].reason}",
+            f"no validation image can be read, such as {listing.examples[damaged].file}: {facts[damaged].reason}",
             "validation images choose the best weights: replace the damaged files",
+        )
+    if given:
+        return DataError(
+            f"no validation image is left: {_taken(not leaked.isdisjoint(given))}",
+            "validation images choose the best weights: add others",
         )
     return DataError(
         f"no validation images: no class could be divided, which takes three {_units(data)}",

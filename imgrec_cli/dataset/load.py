@@ -147,9 +147,7 @@ def load_dataset(
     for event in _told(corrected, data):
         on_event(event)
     leaked = _leaked(found, data, on_event)
-    assigned = {
-        place: split for place, split in assigned_splits(corrected, facts, data, seed).items() if place not in leaked
-    }
+    assigned = assigned_splits(corrected, facts, data, seed, leaked)
     rows = found.rows
     examples = tuple(
         replace(listing.examples[place], split=split, row=rows[place]) for place, split in assigned.items()
