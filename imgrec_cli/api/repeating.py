@@ -82,6 +82,8 @@ def resumed_repeats(
             )
         if run.record["status"] == "finished":
             on_event(Note(f"{run.folder} is finished: nothing is left to do"))
+            if not run.report_file.exists():  # it was killed between the two
+                write_repeats_report(run)
             return run
         run.update_record(status="running", error=None)
         _train_parts(run, stored, stop, on_event, logs)

@@ -54,6 +54,10 @@ class Logs:
 NO_LOGS = Logs()
 
 
+class _VanishedError(InputError):
+    """The folder of a run that had begun is not there."""
+
+
 @contextmanager
 def stoppable() -> "Iterator[Stop]":
     """A block that trains: a signal ends it with Interrupted, a second SIGINT with KeyboardInterrupt."""
@@ -93,6 +97,8 @@ def begun(
             with outcome_recorded(run, config, started):
                 _worked(config, listing, machine, run, stop, on_event, logs)
             write_report(run)
+        except _VanishedError:
+            raise  # its disk may be back by now, with all that had begun
         except InputError:
             if not run.examples_file.exists():  # such as images that cannot be trained on: nothing has begun
                 shutil.rmtree(run.folder, ignore_errors=True)
@@ -269,7 +275,7 @@ def outcome_recorded(run: Run, config: "Config", started: float, seconds_before:
                 status="interrupted" if stopped else "failed", error=reason, resumable=resumable, seconds=seconds()
             )
         if isinstance(error, OSError) and not run.folder.is_dir():
-            raise InputError(
+            raise _VanishedError(
                 f"{run.folder}: this folder vanished while the run was writing to it",
                 "put it back as it was, such as by mounting its disk, then go on with imgrec train --resume",
             ) from error
