@@ -6,6 +6,7 @@ code and no pixel of the user's.
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Literal, TypeVar
@@ -156,6 +157,23 @@ class Manifest:
             raise ValueError("files holds sizes or hashes that are none")
         if self.target not in TARGETS:
             raise ValueError(f"target is {self.target!r}, unknown to this imgrec")
+        decision, above = self.decision, self.unfamiliar_above
+        if not (_is_number(decision.temperature) and decision.temperature > 0):
+            raise ValueError(f"decision.temperature is {decision.temperature!r}, not a number above 0")
+        thresholds = decision.thresholds
+        if not isinstance(thresholds, dict) or not all(n in names and _is_number(v) for n, v in thresholds.items()):
+            raise ValueError("decision.thresholds is not one of class names with numbers")
+        if not isinstance(decision.conformal, list) or not all(map(_is_number, decision.conformal)):
+            raise ValueError("decision.conformal is not a list of numbers")
+        if above is not None and not _is_number(above):
+            raise ValueError(f"unfamiliar_above is {above!r}, not a number")
+        if not isinstance(self.titles, dict) or not _are_texts([*self.titles, *self.titles.values()]):
+            raise ValueError("titles is not one of names with names")
+        if not isinstance(self.merged, dict) or not all(map(_are_texts, self.merged.values())):
+            raise ValueError("merged is not one of names with lists of names")
+        for key, texts in (("other", self.other), ("left_out", self.left_out)):
+            if not _are_texts(texts):
+                raise ValueError(f"{key} is not a list of names")
         if SELFTEST not in self.files or not self.model_bytes:
             raise ValueError(f"files lacks {self.model} or {SELFTEST}")
 
@@ -211,6 +229,14 @@ class Manifest:
             raise InputError(f"{bundle}: not a bundle, it has no {MANIFEST}") from error
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise InputError(f"{path}: damaged: {error!r}", _COPY_AGAIN) from error
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _are_texts(values: object) -> bool:
+    return isinstance(values, list) and all(isinstance(value, str) for value in values)
 
 
 def find_bundle(path: Path) -> Path:

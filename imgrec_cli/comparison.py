@@ -156,7 +156,18 @@ def read_judged(path: Path, split: str) -> Judged:
         )
     with (folder / "predictions.csv").open(encoding="utf-8", newline="") as stream:
         rows = list(csv.reader(stream))
-    class_names = [name.removeprefix("score:") for name in rows[0] if name.startswith("score:")]
+    class_names = [name.removeprefix("score:") for name in next(iter(rows), []) if name.startswith("score:")]
+    known = {*class_names}
+    for number, row in enumerate(rows or [[]], 1):
+        fits = (
+            row[:3] == ["path", "label", "predicted"] and known
+            if number == 1
+            else len(row) > 2 and {row[1], row[2]} <= known
+        )
+        if not fits:
+            raise InputError(
+                f"{folder / 'predictions.csv'}:{number}: not as imgrec evaluate writes it", "judge it again"
+            )
     digests = _digests(run, folder.name)
     by_content = bool(digests) and all(digests.get(row[0]) for row in rows[1:])
     seen: defaultdict[str, int] = defaultdict(int)
@@ -172,13 +183,17 @@ def read_judged(path: Path, split: str) -> Judged:
 
 
 def _of_seeds(path: Path, number: int, split: str) -> Judged:
-    """All trainings of a run of several seeds, which were judged on the same images."""
+    """All trainings of a run of several seeds, on the images that all were judged on."""
     run = Run.open(path)
     parts = [read_judged(run.part("seeds", place).folder, split) for place in range(1, number + 1)]
     first = parts[0]
     answers = {
-        key: (label, tuple(part.answers[key][1][0] for part in parts)) for key, (label, _) in first.answers.items()
+        key: (label, tuple(part.answers[key][1][0] for part in parts))
+        for key, (label, _) in first.answers.items()
+        if all(key in part.answers for part in parts)
     }
+    if not answers:
+        raise InputError(f"{path}: its trainings were judged on different images", "judge each on the same: --data DIR")
     return replace(first, name=path.name, answers=answers, run=run)
 
 
@@ -240,9 +255,10 @@ def compare(judged: Sequence[Judged], wanted: Sequence[str] = ()) -> Comparison:
             _against_seeds(judged[number].name, repeated[0], repeated[number], shown, names)
             for number in range(1, len(judged))
         ]
+    splits = [one.split.removesuffix("-tta") for one in judged]
     return Comparison(
         split=judged[0].split if len({one.split for one in judged}) == 1 else "several splits",
-        caveat="; ".join(dict.fromkeys(CAVEATS[one.split] for one in judged if one.split in CAVEATS)),
+        caveat="; ".join(dict.fromkeys(CAVEATS[split] for split in splits if split in CAVEATS)),
         images=len(keys),
         names=[one.name for one in judged],
         trainings=trainings,

@@ -134,3 +134,20 @@ def test_a_student_sees_no_mixed_pictures_since_its_teacher_answers_single_ones(
 
     config = load_config(tiny_config, ["augment=[{type: flip}, {type: mixup}, {type: erase}, {type: cutmix}]"])
     assert [step.type for step in without_mixing(config).augment] == ["flip", "erase"]
+
+
+def test_no_student_is_smaller_than_its_network_can_be(tiny_config):
+    from imgrec_cli.training.smaller import students
+
+    def sides(side):
+        found = load_config(
+            tiny_config,
+            [
+                *(f"image.size=[{side}, {side}]", "image.color=rgb"),
+                "model={type: backbone, name: xception, weights: none}",
+            ],
+        )
+        return [student.image.size for _, student in students(found, 3, 10**9)]
+
+    assert sides(120) == [(80, 80)]
+    assert sides(90) == []  # 60 pixels are less than the 71 that Xception takes
