@@ -25,16 +25,20 @@ from imgrec_cli.metrics.paired import (
     resampled,
     tallies,
 )
+from imgrec_cli.repeats import FIGURES
 from imgrec_cli.rundir import Run
 
-SHOWN = ("accuracy", "balanced_accuracy", "macro.f1", "mcc")
-_KINDS = (*SHOWN, "kappa", *(f"{mean}.{of}" for mean in ("macro", "weighted") for of in ("precision", "recall", "f1")))
+_KINDS = (
+    *FIGURES,
+    "kappa",
+    *(f"{mean}.{of}" for mean in ("macro", "weighted") for of in ("precision", "recall", "f1")),
+)
 Key = tuple[str, int]  # the digest of an image's file, else its path; and which of several equal ones it is
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """One evaluation that was kept: true class and answer by image, and what its run cost.
+    """One evaluation that was kept: true class and answer by image.
 
     `answers` has one answer of each training: several for a run of several seeds. `by_content` is whether images are
     known by the digests of their files; `shown` maps them to their paths.
@@ -47,26 +51,6 @@ class Judged:
     shown: dict[Key, str]
     by_content: bool
     run: Run | None
-
-    @property
-    def cost(self) -> dict[str, float | None]:
-        """What the run took and weighs: seconds in all, epochs, parameters, bytes of the model, milliseconds an image
-        where they are known."""
-        if self.run is None:
-            return dict.fromkeys(("seconds", "epochs", "parameters", "bytes", "milliseconds"))
-        run, record = self.run, self.run.record
-        if repeats := record.get("repeats"):
-            first = Judged("", "", [], {}, {}, False, run.part(repeats["kind"], 1)).cost
-            return {**first, "seconds": record.get("seconds"), "epochs": None}
-        layers = json.loads(run.layers_file.read_text(encoding="utf-8")) if run.layers_file.is_file() else None
-        manifest = Manifest.read(run.bundle_folder) if run.bundle_folder.is_dir() else None
-        return {
-            "seconds": record.get("seconds"),
-            "epochs": len(run.read_metrics()) or None,
-            "parameters": sum(row["parameters"] for row in layers) if layers else None,
-            "bytes": manifest.model_bytes if manifest else None,
-            "milliseconds": manifest.parity.milliseconds if manifest else None,
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +111,26 @@ class Comparison:
     against: list[Against]
     costs: list[dict[str, float | None]]
     notes: list[str]
+
+
+def _cost(run: Run | None) -> dict[str, float | None]:
+    """What a run took and weighs: seconds in all, epochs, parameters, bytes of the model, milliseconds an image where
+    they are known."""
+    if run is None:
+        return dict.fromkeys(("seconds", "epochs", "parameters", "bytes", "milliseconds"))
+    record = run.record
+    if repeats := record.get("repeats"):
+        first = _cost(run.part(repeats["kind"], 1))
+        return {**first, "seconds": record.get("seconds"), "epochs": None}
+    layers = json.loads(run.layers_file.read_text(encoding="utf-8")) if run.layers_file.is_file() else None
+    manifest = Manifest.read(run.bundle_folder) if run.bundle_folder.is_dir() else None
+    return {
+        "seconds": record.get("seconds"),
+        "epochs": len(run.read_metrics()) or None,
+        "parameters": sum(row["parameters"] for row in layers) if layers else None,
+        "bytes": manifest.model_bytes if manifest else None,
+        "milliseconds": manifest.parity.milliseconds if manifest else None,
+    }
 
 
 def read_judged(path: Path, split: str) -> Judged:
@@ -229,7 +233,7 @@ def compare(judged: Sequence[Judged], wanted: Sequence[str] = ()) -> Comparison:
     answers = [np.array([[place[a] for a in one.answers[key][1]] for key in keys], np.int64).T for one in judged]
     for figure in wanted:
         _parsed(figure, names)
-    shown = list(dict.fromkeys([*SHOWN, *wanted]))
+    shown = list(dict.fromkeys([*FIGURES, *wanted]))
     if max(trainings) == 1:
         singles = [answer[0] for answer in answers]
         measured = tallies(labels, singles, len(names))
@@ -265,7 +269,7 @@ def compare(judged: Sequence[Judged], wanted: Sequence[str] = ()) -> Comparison:
         class_names=names,
         figures=figures,
         against=_adjusted(against),
-        costs=[one.cost for one in judged],
+        costs=[_cost(one.run) for one in judged],
         notes=notes,
     )
 

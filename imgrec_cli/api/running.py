@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,10 +16,9 @@ from imgrec_cli.errors import (
     ImgrecError,
     InputError,
     Interrupted,
-    MissingExtraError,
     ParityError,
     TrainingError,
-    install_command,
+    require_tensorflow,
 )
 from imgrec_cli.evaluation import evaluate_files
 from imgrec_cli.origin import (
@@ -63,8 +61,7 @@ def stoppable() -> "Iterator[Stop]":
     """A block that trains: a signal ends it with Interrupted, a second SIGINT with KeyboardInterrupt."""
     from imgrec_cli.training.stop import stopping
 
-    if find_spec("tensorflow") is None:  # whatever the backend: the export needs it
-        raise MissingExtraError("training needs tensorflow, which is not installed", install_command("train"))
+    require_tensorflow("training")  # whatever the backend: the export does
     with stopping() as stop:
         try:
             yield stop

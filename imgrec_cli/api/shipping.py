@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imgrec_cli.api.judging import images_of_run
 from imgrec_cli.bundle import TARGETS, Manifest
 from imgrec_cli.classifier import Classifier
-from imgrec_cli.errors import ImgrecError, InputError, MissingExtraError, ParityError, install_command
+from imgrec_cli.errors import ImgrecError, InputError, MissingExtraError, ParityError, require_tensorflow
 from imgrec_cli.evaluation import evaluate_files
 from imgrec_cli.progress import Listener, ignore
 from imgrec_cli.rundir import RUNS_FOLDER, Run, newest_finished_run
@@ -116,8 +115,7 @@ def compress(
 
 def _start_tensorflow(what: str) -> None:
     """Start TensorFlow on the CPU, whatever the run was trained on: its exporters are the ones that are used."""
-    if find_spec("tensorflow") is None:
-        raise MissingExtraError(f"{what} needs tensorflow, which is not installed", install_command("train"))
+    require_tensorflow(what)
     from imgrec_cli.config import Runtime
     from imgrec_cli.training import runtime
 
