@@ -1,4 +1,4 @@
-"""Every path and file format inside a run folder; nothing else spells these names."""
+"""The paths and file formats inside a run folder that more than one room uses."""
 
 import csv
 import json
@@ -75,7 +75,7 @@ class Run:
         return [Run(one) for one in folder.iterdir()] if folder.is_dir() else []
 
     def made(self) -> "Run":
-        """The same, its folder made anew: what lies there without a record is from a process killed as it began."""
+        """Make the folder anew and empty; one without run.json was left by a process killed at its start."""
         shutil.rmtree(self.folder, ignore_errors=True)
         (self.folder / "checkpoints").mkdir(parents=True)
         return self

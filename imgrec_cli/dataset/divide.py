@@ -140,7 +140,7 @@ def thin_splits(listing: Listing, examples: tuple[Example, ...], data: "Data") -
 
 
 def groups_by_config(examples: Sequence[Example], data: "Data") -> list[str] | None:
-    """The group of every example: of the manifest, else by the config's expression, which is for images to be cut."""
+    """The manifest's group where it has one, else what `data.group` captures; that must match every image to be cut."""
     if data.group is None and not any(example.group for example in examples):
         return None
     by_name = [example.path for example in examples if not example.group]

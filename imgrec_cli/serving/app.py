@@ -119,8 +119,8 @@ class _Gate:
         if not self._token or path in _OPEN_PATHS or (path.startswith("/v2/models/") and path.endswith("/ready")):
             return True
         kind, _, given = Headers(scope=scope).get("authorization", "").partition(" ")
-        # Headers are read as latin-1: encoded so, the bytes that were sent come back. Both are compared, at a speed that
-        # does not depend on where they differ
+        # Headers are read as latin-1: encoded so, the bytes that were sent come back. Both are compared, at a speed
+        # that does not depend on where they differ.
         return hmac.compare_digest(given.encode("latin-1").strip(), self._token) and kind.lower() == "bearer"
 
     def _write_down(self, scope: Scope, status: int, started: float) -> None:

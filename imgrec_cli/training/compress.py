@@ -99,7 +99,7 @@ def _candidate(name: str, manifest: Manifest, reference: float, max_bytes: int, 
     parity = manifest.parity
     accuracy = parity.accuracy or 0.0
     drop = reference - accuracy
-    # an image's worth of rounding is none
+    # 1e-9: a loss equal to the budget is within it
     fits = manifest.model_bytes <= max_bytes and drop <= max_drop + 1e-9
     milliseconds = parity.milliseconds or 0.0
     return Candidate(name, manifest.target, manifest.model_bytes, milliseconds, accuracy, drop, fits)
