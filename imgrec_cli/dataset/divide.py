@@ -18,7 +18,7 @@ def assigned_splits(
     corrected: Corrected, facts: list[Facts], data: "Data", seed: int, leaked: Set[int] = frozenset()
 ) -> dict[int, Split]:
     """The split of every image that can be read and is not left out, by its place in the listing; `leaked` are places
-    that are left out because their pictures stand in a later split.
+    that are left out, after the cut, because their pictures stand in a later split.
 
     Raises DataError where a class has no training image, or no image is left to choose the model.
     """
@@ -26,7 +26,7 @@ def assigned_splits(
     assigned = {
         place: example.split
         for place, example in enumerate(listing.examples)
-        if not facts[place].reason and place not in corrected.excluded and place not in leaked
+        if not facts[place].reason and place not in corrected.excluded
     }
     training = [place for place, split in assigned.items() if split == "train"]
     labels = [listing.examples[place].label for place in training]
@@ -37,9 +37,8 @@ def assigned_splits(
                 (row for row, one in enumerate(listing.examples) if one.label == label and facts[row].reason), None
             )
             if row is None:
-                copies = any(listing.examples[place].label == label for place in leaked)
                 raise DataError(
-                    f"no training image of {name} is left: {_taken(copies)}",
+                    f"no training image of {name} is left: corrections take them all",
                     f"leave the class out: --set data.classes.exclude=[{name}]",
                 )
             raise DataError(
@@ -60,12 +59,22 @@ def assigned_splits(
     )
     assigned.update(zip(training, splits, strict=True))
     if "validation" not in assigned.values():
-        raise _no_validation(listing, facts, data, leaked)
-    return assigned
+        raise _no_validation(listing, facts, data)
+    return _without(leaked, assigned, listing) if leaked else assigned
 
 
-def _taken(copies: bool) -> str:
-    return "all stand among the images that judge or choose the model too" if copies else "corrections take them all"
+def _without(leaked: Set[int], assigned: dict[int, Split], listing: Listing) -> dict[int, Split]:
+    """The same without the copies. Raises DataError where they were all that a class or the validation had."""
+    left = {place: split for place, split in assigned.items() if place not in leaked}
+    trained = {listing.examples[place].label for place, split in left.items() if split == "train"}
+    lacking = [f"training image of {name}" for label, name in enumerate(listing.class_names) if label not in trained]
+    lacking += [] if "validation" in left.values() else ["validation image"]
+    if lacking:
+        raise DataError(
+            f"no {lacking[0]} is left: all are copies of images of a later split, left out as data.on_leak says",
+            "add images that are no copies; imgrec data check shows those that are",
+        )
+    return left
 
 
 def _what_decides(places: list[int], listing: Listing, facts: list[Facts]) -> tuple[list[str], list[int], list[str]]:
@@ -105,7 +114,7 @@ def _fold(places: list[int], listing: Listing, facts: list[Facts], data: "Data",
     return judging
 
 
-def _no_validation(listing: Listing, facts: list[Facts], data: "Data", leaked: Set[int]) -> DataError:
+def _no_validation(listing: Listing, facts: list[Facts], data: "Data") -> DataError:
     given = [place for place, example in enumerate(listing.examples) if example.split == "validation"]
     damaged = next((place for place in given if facts[place].reason), None)
     if damaged is not None:
@@ -115,7 +124,7 @@ def _no_validation(listing: Listing, facts: list[Facts], data: "Data", leaked: S
         )
     if given:
         return DataError(
-            f"no validation image is left: {_taken(not leaked.isdisjoint(given))}",
+            "no validation image is left: corrections take them all",
             "validation images choose the best weights: add others",
         )
     return DataError(

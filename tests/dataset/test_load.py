@@ -619,14 +619,12 @@ def test_copies_that_are_left_out_may_not_leave_nothing_to_choose_or_train_by(
         for name in ("cat", "dog"):
             make_image(f"data/train/{name}/{index}.png")
             shutil.copytree(tmp_path / "data" / "train" / name, tmp_path / "data" / "test" / name, dirs_exist_ok=True)
-    with pytest.raises(DataError, match="no training image of cat is left: all stand among the images that judge"):
+    with pytest.raises(DataError, match="no training image of cat is left: all are copies of images of a later split"):
         load(tmp_path / "data", on_leak="skip")
     for index in range(3, 6):
         for name in ("cat", "dog"):
             make_image(f"data/train/{name}/{index}.png")
-    dataset, _ = load(tmp_path / "data", on_leak="skip")
-    assert [len(dataset.rows(split)) for split in ("train", "validation", "test")] == [4, 2, 6]
     for name in ("cat", "dog"):
         shutil.copytree(tmp_path / "data" / "test" / name, tmp_path / "data" / "validation" / name)
-    with pytest.raises(DataError, match="no validation image is left: all stand among the images that judge"):
+    with pytest.raises(DataError, match="no validation image is left: all are copies of images of a later split"):
         load(tmp_path / "data", on_leak="skip")
