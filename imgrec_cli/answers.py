@@ -1,6 +1,7 @@
 """Many answers: as rows of a table, into a file that an interrupted run goes on with, and images sorted by class."""
 
 import csv
+import filecmp
 import hashlib
 import json
 import os
@@ -15,7 +16,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from imgrec_cli.atomic import write_json
+from imgrec_cli.atomic import full_disk_said, write_json
 from imgrec_cli.bundle import Manifest
 from imgrec_cli.classifier import Prediction
 from imgrec_cli.errors import InputError
@@ -104,7 +105,7 @@ class AnswerFile:
     @contextmanager
     def adding(self) -> Iterator["Writer"]:
         """Write answers as they come; when the block ends well the file is finished."""
-        with self.file.open("a", encoding="utf-8", newline="") as stream:
+        with full_disk_said(self.file), self.file.open("a", encoding="utf-8", newline="") as stream:
             writer = Writer(stream, self.file.suffix == ".csv", self._names, self._top)
             try:
                 yield writer
@@ -176,6 +177,10 @@ class SortedFolder:
         Another image of the same name gets a number from its path at the end of its name; the same image is put once.
         """
         folder = self.folder / (NOT_SURE if answer.abstained else answer.label)
+        with full_disk_said(folder):
+            return self._put(image, folder)
+
+    def _put(self, image: Path, folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         number = zlib.crc32(os.fsencode(image.resolve()))
         for name in (image.name, f"{image.stem}-{number:08x}{image.suffix}"):
@@ -200,6 +205,8 @@ class SortedFolder:
             return False
         if place.is_symlink():
             return place.samefile(image)
-        # copies keep the time of their original
+        # Copies keep the time of their original. Cameras and scripts write several files of one size in a second: where
+        # both agree, the bytes decide.
         ours, theirs = place.stat(), image.stat()
-        return (ours.st_size, int(ours.st_mtime)) == (theirs.st_size, int(theirs.st_mtime))
+        same = (ours.st_size, int(ours.st_mtime)) == (theirs.st_size, int(theirs.st_mtime))
+        return same and filecmp.cmp(place, image, shallow=False)

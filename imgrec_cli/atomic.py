@@ -17,7 +17,7 @@ from imgrec_cli.errors import DiskSpaceError
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Open a file beside `path` for writing that takes its place, synced to disk, only when the block ends well.
 
-    Raises DiskSpaceError where the disk becomes full.
+    Raises DiskSpaceError where the disk becomes full; an OSError names `path`, not the file beside it.
     """
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with full_disk_said(path):
@@ -27,6 +27,12 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
                 stream.flush()
                 os.fsync(stream.fileno())
             unfinished.replace(path)
+        except OSError as error:
+            if error.filename == str(unfinished):
+                error.filename = str(path)  # the name that the user gave
+            if isinstance(error, FileNotFoundError) and not path.parent.is_dir():
+                error.strerror = f"there is no folder {path.parent}"
+            raise
         finally:
             with suppress(OSError):  # such as on a disk that has gone: the first error is the one to tell
                 unfinished.unlink(missing_ok=True)

@@ -6,6 +6,7 @@ code and no pixel of the user's.
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Literal, TypeVar
@@ -15,7 +16,7 @@ from imgrec_cli.errors import InputError
 from imgrec_cli.imaging import PixelSpec
 from imgrec_cli.rundir import Run
 
-Content = bytes  # FileRecord has a field of that name
+Content = bytes  # an alias: inside FileRecord the name `bytes` is its field
 
 Item = TypeVar("Item")
 
@@ -28,11 +29,11 @@ LARGEST_GAP = 1e-3
 # Of unfamiliarity, in deviations of the training images. It subtracts nearly equal numbers, so float32 keeps fewer of
 # its digits; a fiftieth of a deviation moves no image that anybody would call unfamiliar.
 LARGEST_UNFAMILIARITY_GAP = 0.02
-# and that of a model in reduced precision by less than this from what it answered where it was made: other processors
-# round differently
+# the same limit for reduced precision: other processors round differently
 LARGEST_ROUNDING_GAP = 0.05
 MAX_MANIFEST_BYTES = 10_000_000  # 100,000 classes with long names fit
 MAX_SIDE = 4096  # of an image, as in the config
+COPY_AGAIN = "copy the bundle again, or train again"  # the hint for a damaged one
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +157,23 @@ class Manifest:
             raise ValueError("files holds sizes or hashes that are none")
         if self.target not in TARGETS:
             raise ValueError(f"target is {self.target!r}, unknown to this imgrec")
+        decision, above = self.decision, self.unfamiliar_above
+        if not (_is_number(decision.temperature) and decision.temperature > 0):
+            raise ValueError(f"decision.temperature is {decision.temperature!r}, not a number above 0")
+        thresholds = decision.thresholds
+        if not isinstance(thresholds, dict) or not all(n in names and _is_number(v) for n, v in thresholds.items()):
+            raise ValueError("decision.thresholds is not one of class names with numbers")
+        if not isinstance(decision.conformal, list) or not all(map(_is_number, decision.conformal)):
+            raise ValueError("decision.conformal is not a list of numbers")
+        if above is not None and not _is_number(above):
+            raise ValueError(f"unfamiliar_above is {above!r}, not a number")
+        if not isinstance(self.titles, dict) or not _are_texts([*self.titles, *self.titles.values()]):
+            raise ValueError("titles is not one of names with names")
+        if not isinstance(self.merged, dict) or not all(map(_are_texts, self.merged.values())):
+            raise ValueError("merged is not one of names with lists of names")
+        for key, texts in (("other", self.other), ("left_out", self.left_out)):
+            if not _are_texts(texts):
+                raise ValueError(f"{key} is not a list of names")
         if SELFTEST not in self.files or not self.model_bytes:
             raise ValueError(f"files lacks {self.model} or {SELFTEST}")
 
@@ -210,7 +228,15 @@ class Manifest:
         except FileNotFoundError as error:
             raise InputError(f"{bundle}: not a bundle, it has no {MANIFEST}") from error
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise InputError(f"{path}: damaged: {error!r}", _COPY_AGAIN) from error
+            raise InputError(f"{path}: damaged: {error!r}", COPY_AGAIN) from error
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _are_texts(values: object) -> bool:
+    return isinstance(values, list) and all(isinstance(value, str) for value in values)
 
 
 def find_bundle(path: Path) -> Path:
@@ -288,13 +314,13 @@ def check_files(bundle: Path, manifest: Manifest) -> None:
             else:
                 found = FileRecord.of_content(read_file(bundle, name, record.bytes))
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise InputError(f"{path}: missing from the bundle", _COPY_AGAIN) from error
+            raise InputError(f"{path}: missing from the bundle", COPY_AGAIN) from error
         except ValueError as error:
-            raise InputError(f"{path}: damaged: {error}", _COPY_AGAIN) from error
+            raise InputError(f"{path}: damaged: {error}", COPY_AGAIN) from error
         if found.bytes != record.bytes:
-            raise InputError(f"{path}: damaged: {found.bytes} bytes instead of {record.bytes}", _COPY_AGAIN)
+            raise InputError(f"{path}: damaged: {found.bytes} bytes instead of {record.bytes}", COPY_AGAIN)
         if found != record:
-            raise InputError(f"{path}: damaged: not the file that was shipped", _COPY_AGAIN)
+            raise InputError(f"{path}: damaged: not the file that was shipped", COPY_AGAIN)
 
 
 def records_below(folder: Path) -> dict[str, FileRecord]:
@@ -314,6 +340,3 @@ def write_zip(folder: Path, file: Path) -> None:
                 info = zipfile.ZipInfo(path.relative_to(folder).as_posix())
                 info.compress_type, info.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
                 archive.writestr(info, path.read_bytes())
-
-
-_COPY_AGAIN = "copy the bundle again, or train again"

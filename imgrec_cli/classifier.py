@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgrec_cli.bundle import (
+    COPY_AGAIN,
     LARGEST_GAP,
     LARGEST_ROUNDING_GAP,
     SELFTEST,
@@ -50,10 +51,10 @@ class Prediction:
 
     `ranking` is every class with its probability, most probable first. `label` is the class answered: the first, but
     where thresholds of single classes say otherwise. `unfamiliarity` is the model's measure of how little the image
-    looks like the training images, None where the model has none; `unfamiliar` says whether it is above what 95 % of
-    the validation images keep. `abstained`: nothing should be answered, the confidence is below the least one asked
-    for. `none_of_these`: the label is a class that stands for everything else. `likely` is the set of classes that
-    holds the true one with the coverage asked for, None where none was asked for.
+    looks like the training images, None where the model has none; `unfamiliar` says whether it is above the limit
+    that 95 % of the validation images stay below. `abstained`: nothing should be answered, the confidence is below the
+    least one asked for. `none_of_these`: the label is a class that stands for everything else. `likely` is the set of
+    classes that holds the true one with the coverage asked for, None where none was asked for.
     """
 
     source: str
@@ -194,7 +195,7 @@ class Classifier:
             if pixels.shape != shape or pixels.dtype != np.uint8 or scores.shape != (4, len(self.class_names)):
                 raise ValueError(f"holds images {pixels.shape} and scores {scores.shape}")
         except (OSError, ValueError, KeyError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
-            raise InputError(f"{path}: damaged: {error}", "copy the bundle again, or train again") from error
+            raise InputError(f"{path}: damaged: {error}", COPY_AGAIN) from error
         return pixels, scores
 
     @property

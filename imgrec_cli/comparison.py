@@ -25,16 +25,20 @@ from imgrec_cli.metrics.paired import (
     resampled,
     tallies,
 )
+from imgrec_cli.repeats import FIGURES
 from imgrec_cli.rundir import Run
 
-SHOWN = ("accuracy", "balanced_accuracy", "macro.f1", "mcc")
-_KINDS = (*SHOWN, "kappa", *(f"{mean}.{of}" for mean in ("macro", "weighted") for of in ("precision", "recall", "f1")))
+_KINDS = (
+    *FIGURES,
+    "kappa",
+    *(f"{mean}.{of}" for mean in ("macro", "weighted") for of in ("precision", "recall", "f1")),
+)
 Key = tuple[str, int]  # the digest of an image's file, else its path; and which of several equal ones it is
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """One evaluation that was kept: true class and answer by image, and what its run cost.
+    """One evaluation that was kept: true class and answer by image.
 
     `answers` has one answer of each training: several for a run of several seeds. `by_content` is whether images are
     known by the digests of their files; `shown` maps them to their paths.
@@ -47,26 +51,6 @@ class Judged:
     shown: dict[Key, str]
     by_content: bool
     run: Run | None
-
-    @property
-    def cost(self) -> dict[str, float | None]:
-        """What the run took and weighs: seconds in all, epochs, parameters, bytes of the model, milliseconds an image
-        where they are known."""
-        if self.run is None:
-            return dict.fromkeys(("seconds", "epochs", "parameters", "bytes", "milliseconds"))
-        run, record = self.run, self.run.record
-        if repeats := record.get("repeats"):
-            first = Judged("", "", [], {}, {}, False, run.part(repeats["kind"], 1)).cost
-            return {**first, "seconds": record.get("seconds"), "epochs": None}
-        layers = json.loads(run.layers_file.read_text(encoding="utf-8")) if run.layers_file.is_file() else None
-        manifest = Manifest.read(run.bundle_folder) if run.bundle_folder.is_dir() else None
-        return {
-            "seconds": record.get("seconds"),
-            "epochs": len(run.read_metrics()) or None,
-            "parameters": sum(row["parameters"] for row in layers) if layers else None,
-            "bytes": manifest.model_bytes if manifest else None,
-            "milliseconds": manifest.parity.milliseconds if manifest else None,
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +113,26 @@ class Comparison:
     notes: list[str]
 
 
+def _cost(run: Run | None) -> dict[str, float | None]:
+    """What a run took and weighs: seconds in all, epochs, parameters, bytes of the model, milliseconds an image where
+    they are known."""
+    if run is None:
+        return dict.fromkeys(("seconds", "epochs", "parameters", "bytes", "milliseconds"))
+    record = run.record
+    if repeats := record.get("repeats"):
+        first = _cost(run.part(repeats["kind"], 1))
+        return {**first, "seconds": record.get("seconds"), "epochs": None}
+    layers = json.loads(run.layers_file.read_text(encoding="utf-8")) if run.layers_file.is_file() else None
+    manifest = Manifest.read(run.bundle_folder) if run.bundle_folder.is_dir() else None
+    return {
+        "seconds": record.get("seconds"),
+        "epochs": len(run.read_metrics()) or None,
+        "parameters": sum(row["parameters"] for row in layers) if layers else None,
+        "bytes": manifest.model_bytes if manifest else None,
+        "milliseconds": manifest.parity.milliseconds if manifest else None,
+    }
+
+
 def read_judged(path: Path, split: str) -> Judged:
     """The evaluation of a run on `split` (as its folder below `evaluation/` is called), or that in a folder itself.
 
@@ -156,7 +160,18 @@ def read_judged(path: Path, split: str) -> Judged:
         )
     with (folder / "predictions.csv").open(encoding="utf-8", newline="") as stream:
         rows = list(csv.reader(stream))
-    class_names = [name.removeprefix("score:") for name in rows[0] if name.startswith("score:")]
+    class_names = [name.removeprefix("score:") for name in next(iter(rows), []) if name.startswith("score:")]
+    known = {*class_names}
+    for number, row in enumerate(rows or [[]], 1):
+        fits = (
+            row[:3] == ["path", "label", "predicted"] and known
+            if number == 1
+            else len(row) > 2 and {row[1], row[2]} <= known
+        )
+        if not fits:
+            raise InputError(
+                f"{folder / 'predictions.csv'}:{number}: not as imgrec evaluate writes it", "judge it again"
+            )
     digests = _digests(run, folder.name)
     by_content = bool(digests) and all(digests.get(row[0]) for row in rows[1:])
     seen: defaultdict[str, int] = defaultdict(int)
@@ -172,13 +187,17 @@ def read_judged(path: Path, split: str) -> Judged:
 
 
 def _of_seeds(path: Path, number: int, split: str) -> Judged:
-    """All trainings of a run of several seeds, which were judged on the same images."""
+    """All trainings of a run of several seeds, on the images that all were judged on."""
     run = Run.open(path)
     parts = [read_judged(run.part("seeds", place).folder, split) for place in range(1, number + 1)]
     first = parts[0]
     answers = {
-        key: (label, tuple(part.answers[key][1][0] for part in parts)) for key, (label, _) in first.answers.items()
+        key: (label, tuple(part.answers[key][1][0] for part in parts))
+        for key, (label, _) in first.answers.items()
+        if all(key in part.answers for part in parts)
     }
+    if not answers:
+        raise InputError(f"{path}: its trainings were judged on different images", "judge each on the same: --data DIR")
     return replace(first, name=path.name, answers=answers, run=run)
 
 
@@ -214,7 +233,7 @@ def compare(judged: Sequence[Judged], wanted: Sequence[str] = ()) -> Comparison:
     answers = [np.array([[place[a] for a in one.answers[key][1]] for key in keys], np.int64).T for one in judged]
     for figure in wanted:
         _parsed(figure, names)
-    shown = list(dict.fromkeys([*SHOWN, *wanted]))
+    shown = list(dict.fromkeys([*FIGURES, *wanted]))
     if max(trainings) == 1:
         singles = [answer[0] for answer in answers]
         measured = tallies(labels, singles, len(names))
@@ -240,16 +259,17 @@ def compare(judged: Sequence[Judged], wanted: Sequence[str] = ()) -> Comparison:
             _against_seeds(judged[number].name, repeated[0], repeated[number], shown, names)
             for number in range(1, len(judged))
         ]
+    splits = [one.split.removesuffix("-tta") for one in judged]
     return Comparison(
         split=judged[0].split if len({one.split for one in judged}) == 1 else "several splits",
-        caveat="; ".join(dict.fromkeys(CAVEATS[one.split] for one in judged if one.split in CAVEATS)),
+        caveat="; ".join(dict.fromkeys(CAVEATS[split] for split in splits if split in CAVEATS)),
         images=len(keys),
         names=[one.name for one in judged],
         trainings=trainings,
         class_names=names,
         figures=figures,
         against=_adjusted(against),
-        costs=[one.cost for one in judged],
+        costs=[_cost(one.run) for one in judged],
         notes=notes,
     )
 

@@ -9,14 +9,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from imgrec_cli.bundle import TARGETS, Manifest, read_file
+from imgrec_cli.bundle import COPY_AGAIN, TARGETS, Manifest, read_file
 from imgrec_cli.errors import InputError, MissingExtraError
 from imgrec_cli.machine import native_messages_hidden
 
 Pixels = NDArray[np.uint8]
 Scores = NDArray[np.float32]
-
-_COPY_AGAIN = "copy the bundle again, or train again"
 
 
 class Engine(Protocol):
@@ -146,7 +144,7 @@ def open_engine(bundle: Path, manifest: Manifest, threads: int) -> Engine:
         shape = (*manifest.pixels.size, manifest.pixels.channels)
         return kinds[runtime](model, threads, shape, len(manifest.class_names))
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise InputError(f"{bundle / name}: not a model that {runtime} takes: {error}", _COPY_AGAIN) from error
+        raise InputError(f"{bundle / name}: not a model that {runtime} takes: {error}", COPY_AGAIN) from error
 
 
 class Engines:

@@ -1,5 +1,6 @@
 """Every error imgrec raises on purpose: what went wrong, where, and what to do about it."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 
@@ -78,6 +79,12 @@ class MissingExtraError(ImgrecError):
     """A command needs packages of an extra that is not installed; `hint` is the command that installs it."""
 
     exit_code = 6
+
+
+def require_tensorflow(what: str) -> None:
+    """Raise MissingExtraError where TensorFlow, which `what` needs, is not installed."""
+    if find_spec("tensorflow") is None:
+        raise MissingExtraError(f"{what} needs tensorflow, which is not installed", install_command("train"))
 
 
 class GateError(ImgrecError):

@@ -25,6 +25,9 @@ LARGEST_INDENTED = 60  # classes: of more, every number of the confusion matrix 
 SHOWN_COVERAGES = (0.8, 0.9, 0.95)
 SHOWN_CONFIDENCES = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 CAVEATS = {"validation": CHOSE_THE_MODEL, "train": TRAINED_THE_MODEL}
+_OF_ALL = ("accuracy", "balanced_accuracy", "mcc", "kappa")
+_MEANS = ("macro", "weighted")
+_OF_CLASS = ("precision", "recall", "f1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,19 +112,14 @@ class Evaluation:
 
     def figure(self, name: str) -> float:
         """One figure by its name: accuracy, …, macro.f1, f1.CLASS, recall.CLASS, precision.CLASS. Raises InputError."""
+        check_figure(name, self.class_names)
         kind, _, rest = name.partition(".")
         summary = self.summary
-        if name in ("accuracy", "balanced_accuracy", "mcc", "kappa"):
+        if name in _OF_ALL:
             return float(getattr(summary, name))
-        if kind in ("macro", "weighted") and rest in ("precision", "recall", "f1"):
+        if kind in _MEANS:
             return float(getattr(getattr(summary, kind), rest))
-        if kind in ("precision", "recall", "f1") and rest in self.class_names:
-            return float(getattr(summary.classes[self.class_names.index(rest)], kind))
-        raise InputError(
-            f"{name}: no such figure",
-            "accuracy, balanced_accuracy, mcc, kappa, macro.f1, or of one class f1.CLASS, recall.CLASS, "
-            f"precision.CLASS with one of {', '.join(self.class_names[:20])}",
-        )
+        return float(getattr(summary.classes[self.class_names.index(rest)], kind))
 
     def _of_class(self, label: int) -> dict[str, Any]:
         scores, confusion = self.summary.classes[label], self.summary.confusion
@@ -221,6 +219,18 @@ class Evaluation:
                     self.paths, self.labels, self.predicted, self.scores, self.unfamiliarity, strict=True
                 )
             ),
+        )
+
+
+def check_figure(name: str, class_names: Sequence[str]) -> None:
+    """Raise InputError where `Evaluation.figure` has none of this name."""
+    kind, _, rest = name.partition(".")
+    of_class = kind in _OF_CLASS and rest in class_names
+    if not (name in _OF_ALL or of_class or (kind in _MEANS and rest in _OF_CLASS)):
+        raise InputError(
+            f"{name}: no such figure",
+            "accuracy, balanced_accuracy, mcc, kappa, macro.f1, or of one class f1.CLASS, recall.CLASS, "
+            f"precision.CLASS with one of {', '.join(class_names[:20])}",
         )
 
 

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgrec_cli.atomic import replacing
-from imgrec_cli.classifier import Classifier
+from imgrec_cli.classifier import Classifier, Unreadable
+from imgrec_cli.errors import BadImageError
 from imgrec_cli.imaging import load_pixels
 from imgrec_cli.progress import Advance, Listener, ignore
 
@@ -101,21 +102,26 @@ def explain_files(
     class_name: str | None,
     inside: MapsOfImages | None,
     on_event: Listener = ignore,
-) -> list[Explanation]:
+) -> list[Explanation | Unreadable]:
     """Write `<name>-explained.png` for every image into `folder`; by occlusion where nothing looks `inside`.
 
-    Images of one name get a number. Explains the answered class where no `class_name` is given. Raises BadImageError.
+    Images of one name get a number. Explains the answered class where no `class_name` is given.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    done: list[Explanation] = []
+    done: list[Explanation | Unreadable] = []
+    taken: set[Path] = set()
     for image in images:
-        pixels = load_pixels(image, classifier.manifest.pixels)
+        try:
+            pixels = load_pixels(image, classifier.manifest.pixels)
+        except BadImageError as error:
+            done.append(Unreadable(str(image), error.message))
+            continue
         scores = classifier.scores(pixels[None])
         label = int(classifier.decided(scores)[0]) if class_name is None else classifier.class_names.index(class_name)
         strength = inside.maps(pixels[None], np.array([label]))[0] if inside else occlusion(classifier, pixels, label)
-        taken = {explanation.file for explanation in done}
         names = (f"{image.stem}-explained{number}.png" for number in ("", *range(2, len(images) + 2)))
         file = next(folder / name for name in names if folder / name not in taken)
+        taken.add(file)
         with replacing(file) as stream:
             overlay(pixels, strength).save(stream, "PNG")
         method = "Grad-CAM" if inside else "occlusion"

@@ -172,6 +172,13 @@ def header(source: File | bytes | BinaryIO) -> tuple[tuple[int, int], bool, bool
         return (image.height, image.width), deep or image.mode in ("1", "L", "LA"), deep
 
 
+def upright_size(source: File) -> tuple[int, int]:
+    """(height, width) of the picture as `load_pixels` turns it; it is decoded for that. Raises BadImageError."""
+    with _opened(source, None) as (image, form):
+        image.load()  # the EXIF block of a PNG may stand behind its pixels
+        return (form.width, form.height) if _orientation(image) >= 5 else (form.height, form.width)
+
+
 def open_file(file: File) -> BinaryIO:
     """An image file opened for reading. Raises BadImageError where there is none, or a folder, a pipe or a device;
     UnreachableError and DataError where it lies behind a URL that cannot be read."""

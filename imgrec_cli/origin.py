@@ -3,6 +3,7 @@
 import math
 import os
 import platform
+import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -72,7 +73,8 @@ def command(config: Path | None, overrides: Sequence[str], options: Sequence[str
 def without_home(text: str) -> str:
     """A text with the home folder as `~`: its path holds a user's name."""
     home = os.path.expanduser("~")  # noqa: PTH111 - a text is searched, not a path
-    return text.replace(home, "~") if len(home) > 1 else text
+    # as a whole path: of /home/bobby and /mnt/home/bob nothing belongs to /home/bob
+    return re.sub(rf"(?<![\w.-]){re.escape(home)}(?![\w.-])", "~", text) if len(home) > 1 else text
 
 
 def git_record(config: Path | None) -> dict[str, object] | None:

@@ -1,4 +1,4 @@
-"""Every path and file format inside a run folder; nothing else spells these names."""
+"""The paths and file formats inside a run folder that more than one room uses."""
 
 import csv
 import json
@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ class Run:
         return [Run(one) for one in folder.iterdir()] if folder.is_dir() else []
 
     def made(self) -> "Run":
-        """The same, its folder made anew: what lies there without a record is from a process killed as it began."""
+        """Make the folder anew and empty; one without run.json was left by a process killed at its start."""
         shutil.rmtree(self.folder, ignore_errors=True)
         (self.folder / "checkpoints").mkdir(parents=True)
         return self
@@ -183,6 +184,11 @@ class Run:
     def augmented_file(self) -> Path:
         return self.folder / "analysis" / "augmented.png"
 
+    @property
+    def judged_folders_file(self) -> Path:
+        """Which folder of images has which name below `evaluation/`, by digests of their paths."""
+        return self.folder / "evaluation" / "folders.json"
+
     def evaluation_folder(self, split: str) -> Path:
         return self.folder / "evaluation" / split
 
@@ -211,9 +217,7 @@ class Run:
             self._remove_unfinished()
             yield
         finally:
-            with suppress(OSError):
-                self._lock_file.unlink(missing_ok=True)
-            lock.release()
+            lock.release()  # the file stays: one taken away under a process that waits for it would be held by two
 
     def _remove_unfinished(self) -> None:
         """Remove what a killed process was writing."""
@@ -221,17 +225,33 @@ class Run:
             with suppress(OSError):
                 path.unlink()
 
-    def is_held(self) -> bool:
-        """Whether a process holds the run."""
+    @contextmanager
+    def searched(self) -> Iterator[None]:
+        """Hold a search for this process beside the others that work on it: between two trials it holds no other."""
         from filelock import FileLock, Timeout
 
-        if not self._lock_file.exists():
-            return False
+        for number in count(1):
+            lock = FileLock(self.folder / f".searching-{number}.lock", timeout=0)
+            with suppress(Timeout):
+                lock.acquire()
+                break
         try:
-            with FileLock(self._lock_file, timeout=0):
-                return False
-        except Timeout:
-            return True
+            yield
+        finally:
+            lock.release()
+
+    def is_held(self) -> bool:
+        """Whether a process holds the run, or works on the search in it."""
+        from filelock import FileLock
+
+        for file in (self._lock_file, *self.folder.glob(".searching-*.lock")):
+            try:
+                if file.exists():
+                    with FileLock(file, timeout=0):
+                        pass
+            except OSError:  # Timeout is one; where the lock cannot be tried, the run is taken for held
+                return True
+        return False
 
     @property
     def _lock_file(self) -> Path:

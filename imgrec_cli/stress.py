@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from imgrec_cli.classifier import Classifier
 from imgrec_cli.errors import BadImageError, DataError
 from imgrec_cli.evaluation import LabelledImage
-from imgrec_cli.imaging import PixelSpec, header, load_pixels
+from imgrec_cli.imaging import PixelSpec, load_pixels, upright_size
 from imgrec_cli.machine import available_cores
 from imgrec_cli.progress import Advance, Listener, ignore
 
@@ -169,7 +169,7 @@ def resampled(image: LabelledImage, spec: PixelSpec, level: int) -> Pixels:
     """The file's pixels uint8 [H, W, C] as another resampling kernel makes them. Raises BadImageError."""
     from PIL import Image, ImageOps
 
-    (height, width), _, _ = header(image.file)
+    height, width = upright_size(image.file)
     shrunk = min(1.0, LARGEST_SIDE / max(height, width))
     whole_size = (max(1, round(height * shrunk)), max(1, round(width * shrunk)))
     whole = _picture(load_pixels(image.file, PixelSpec(whole_size, spec.color, "stretch", spec.range)))

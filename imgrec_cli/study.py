@@ -69,7 +69,7 @@ def require_optuna() -> None:
 
 
 class Study:
-    """The study in the folder of a run. `metric` is what a trial is judged by: `val/accuracy` or `val/loss`."""
+    """The study in the folder of a run. `metric` is what a trial is judged by (`config.learning.MonitoredMetric`)."""
 
     def __init__(self, run: Run) -> None:
         import optuna

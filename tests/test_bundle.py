@@ -23,6 +23,10 @@ MANIFEST = Manifest(
 )
 
 
+def with_decision(values, **changes):
+    return {**values, "decision": {**values["decision"], **changes}}
+
+
 def test_a_manifest_comes_back_as_it_was(tmp_path):
     MANIFEST.write(tmp_path)
     assert Manifest.read(tmp_path) == MANIFEST
@@ -43,6 +47,19 @@ def test_a_manifest_comes_back_as_it_was(tmp_path):
             lambda values: {**values, "files": {"model.tflite": {"bytes": "3", "sha256": 1}}},
             "sizes or hashes that are none",
         ),
+        (
+            lambda values: with_decision(values, temperature="hot"),
+            "decision.temperature is 'hot', not a number above 0",
+        ),
+        (lambda values: with_decision(values, temperature=0), "decision.temperature is 0, not a number above 0"),
+        (lambda values: with_decision(values, thresholds={"c": 0.5}), "decision.thresholds is not one of class names"),
+        (lambda values: with_decision(values, thresholds={"b": "x"}), "of class names with numbers"),
+        (lambda values: with_decision(values, conformal="0.5"), "decision.conformal is not a list of numbers"),
+        (lambda values: {**values, "unfamiliar_above": "1"}, "unfamiliar_above is '1', not a number"),
+        (lambda values: {**values, "titles": {"b": 1}}, "titles is not one of names with names"),
+        (lambda values: {**values, "other": "b"}, "other is not a list of names"),
+        (lambda values: {**values, "merged": {"b": "x"}}, "merged is not one of names with lists of names"),
+        (lambda values: {**values, "left_out": [1]}, "left_out is not a list of names"),
         (lambda values: {**values, "surprise": 1}, "unexpected keyword argument 'surprise'"),
     ],
 )

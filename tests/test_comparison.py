@@ -143,3 +143,39 @@ def test_a_layer_put_in_is_told_as_such(tmp_path):
     assert found == [("model.layers.0", "-", "[{type: batch_norm, activation: linear, momentum: 0.99}]")]
     with pytest.raises(InputError):
         read_judged(tmp_path, "test")
+
+
+def test_figures_of_changed_copies_carry_the_same_caveat(tmp_path):
+    runs = [judged_run(tmp_path / name, wrong, split="validation") for name, wrong in (("a", {1}), ("b", {2}))]
+    for run in runs:
+        (run / "evaluation" / "validation").rename(run / "evaluation" / "validation-tta")
+    found = compare([read_judged(run, "validation-tta") for run in runs])
+    assert found.caveat == "measured on the images that chose the model"
+
+
+def test_seeds_that_were_judged_on_different_images_are_compared_on_those_that_all_have(tmp_path):
+    for name in ("a", "b"):
+        run = Run(tmp_path / name)
+        run.folder.mkdir()
+        run.update_record(status="finished", repeats={"kind": "seeds", "number": 2})
+        for place, images in ((1, range(40)), (2, range(10, 50))):
+            judged_run(run.part("seeds", place).folder, {11}, images)
+    found = compare([read_judged(tmp_path / name, "test") for name in ("a", "b")])
+    assert (found.images, found.trainings) == (30, [2, 2])
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("", 1),
+        ("path,class,probability\na.png,cat,0.9\n", 1),
+        ("path,label,predicted\na.png,cat,cat\n", 1),
+        ("path,label,predicted,score:cat,score:dog\na.png,cat,bird,0.5,0.5\n", 2),
+        ("path,label,predicted,score:cat,score:dog\na.png,cat,cat,0.5,0.5\nb.png\n", 3),
+    ],
+)
+def test_a_table_of_another_program_is_refused(tmp_path, text, line):
+    file = tmp_path / "predictions.csv"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match=rf"predictions\.csv:{line}: not as imgrec evaluate writes it"):
+        read_judged(tmp_path, "test")

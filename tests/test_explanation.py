@@ -75,3 +75,11 @@ def test_pictures_of_one_name_do_not_replace_each_other(picture, tmp_path):
     assert [one.file.name for one in done] == ["x-explained.png", "x-explained2.png"]
     assert [(one.class_name, one.method) for one in done] == [("bright", "occlusion")] * 2
     assert all(one.file.is_file() for one in done)
+
+
+def test_a_bad_image_has_its_reason_and_the_others_are_explained(picture, tmp_path):
+    (tmp_path / "bad.png").write_bytes(b"")
+    Image.fromarray(picture[..., 0]).save(tmp_path / "good.png")
+    bad, good = explain_files(Spot(), [tmp_path / "bad.png", tmp_path / "good.png"], tmp_path / "out", None, None)
+    assert (bad.source, bad.reason) == (str(tmp_path / "bad.png"), "the file is empty")
+    assert good.file.is_file()

@@ -84,3 +84,10 @@ def test_the_cpu_has_a_name(tmp_path):
     (tmp_path / "cpuinfo").write_text("processor : 0\nmodel name\t: Fast CPU 3000\nflags : x\n")
     assert cpu_name(tmp_path / "cpuinfo") == "Fast CPU 3000"
     assert cpu_name(tmp_path / "none")
+
+
+def test_the_home_of_another_is_none(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/bob")
+    for text in ("/home/bobby/x", "/home/bob-2/x", "/mnt/home/bob/x", "/home/bob.old"):
+        assert without_home(text) == text
+    assert without_home("/home/bob: '/home/bob/x' --set data.folder=/home/bob") == "~: '~/x' --set data.folder=~"

@@ -108,3 +108,19 @@ def test_a_record_of_another_format_is_refused(tmp_path):
     write_json(run.record_file, {"format": 99})
     with pytest.raises(InputError, match="not a run record of format 1"):
         run.record  # noqa: B018
+
+
+def test_the_lock_of_a_run_outlives_its_holder_so_that_no_two_processes_lock_different_files(tmp_path):
+    run = Run.create(tmp_path, "x")
+    with run.held():
+        before = (run.folder / ".lock").stat().st_ino
+    assert (run.folder / ".lock").stat().st_ino == before
+    with run.held(), pytest.raises(InputError, match="another process works on this run"), run.held():
+        pass
+
+
+def test_a_folder_that_is_not_there_is_named_and_not_the_temporary_file(tmp_path):
+    with pytest.raises(FileNotFoundError) as caught:
+        write_json(tmp_path / "missing" / "value.json", {})
+    assert caught.value.filename == str(tmp_path / "missing" / "value.json")
+    assert caught.value.strerror == f"there is no folder {tmp_path / 'missing'}"

@@ -69,6 +69,22 @@ def test_another_kernel_is_near_the_usual_one(fit, tmp_path):
         assert np.abs(found - usual).mean() < 8
 
 
+@pytest.mark.parametrize("format_", ["JPEG", "PNG"])
+@pytest.mark.parametrize("fit", ["crop", "pad"])
+def test_another_kernel_sees_a_turned_photograph_as_the_usual_one_does(fit, format_, tmp_path):
+    upright = Image.radial_gradient("L").resize((60, 120))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored lying on its side
+    file = tmp_path / "x"
+    upright.transpose(Image.Transpose.ROTATE_90).save(
+        file, format_, exif=exif, **({"quality": 95} if format_ == "JPEG" else {})
+    )
+    spec = PixelSpec((24, 24), "gray", fit)
+    usual = load_pixels(file, spec).astype(int)
+    found = stress.resampled(LabelledImage("x", file, 0), spec, 3)  # the box kernel
+    assert np.abs(found - usual).mean() < 3
+
+
 @pytest.mark.tf
 def test_a_run_is_judged_under_disturbance_and_keeps_the_result(imgrec, tiny_run):
     import json

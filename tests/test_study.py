@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -151,4 +150,3 @@ def test_searching_without_optuna_names_the_command(monkeypatch):
     with pytest.raises(MissingExtraError) as error:
         require_optuna()
     assert '".[tune]"' in error.value.hint
-    assert Path(__file__).exists()

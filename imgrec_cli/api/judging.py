@@ -1,12 +1,15 @@
 """The verbs that judge what was trained: evaluate, stress, compare, explain, report."""
 
+import hashlib
+import json
+import os
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 from imgrec_cli.atomic import write_json
 from imgrec_cli.bundle import Manifest
-from imgrec_cli.classifier import Classifier
+from imgrec_cli.classifier import Classifier, Unreadable
 from imgrec_cli.comparison import Comparison, read_judged
 from imgrec_cli.comparison import compare as compare_judged
 from imgrec_cli.errors import DataError, InputError
@@ -80,11 +83,12 @@ def explain(
     *,
     class_name: str | None = None,
     on_event: Listener = ignore,
-) -> list[Explanation]:
+) -> list[Explanation | Unreadable]:
     """Draw over each image what spoke for its answer, or for `class_name`, and write the pictures into `folder`.
 
     By Grad-CAM for a run where TensorFlow is installed, by occlusion from the bundle elsewhere. An existing picture of
-    the same name is replaced. Raises InputError where there is no such class, BadImageError for an unreadable image.
+    the same name is replaced. An image that cannot be read has its reason in place. Raises InputError where there is no
+    such class.
     """
     path = Path(model) if model is not None else newest_finished_run(Path(RUNS_FOLDER))[0].folder
     classifier = Classifier.load(path)
@@ -124,13 +128,29 @@ def _to_judge(
     run = Run.open(path) if (path / "run.json").is_file() else None
     if data is not None:
         images = _images_below(Path(data), split, classifier.manifest, on_event)
-        name = f"data-{Path(data).resolve().name}" + (f"-{split}" if split != "test" else "")
+        name = _name_of_folder(run, Path(data).resolve(), split)
     elif run is not None:
         images = images_of_run(run, split, classifier.manifest, on_event)
         name = split
     else:
         raise InputError(f"{path}: a bundle does not know its images", "name a folder of class folders: --data DIR")
     return classifier, run, images, name
+
+
+def _name_of_folder(run: Run | None, folder: Path, split: str) -> str:
+    """What the evaluation of a folder is called: by its name, and by its path too where the run has the evaluation of
+    another folder of that name."""
+    name = f"data-{folder.name}" + (f"-{split}" if split != "test" else "")
+    if run is None:
+        return name
+    digest = hashlib.blake2b(os.fsencode(folder), digest_size=4).hexdigest()
+    file = run.judged_folders_file
+    known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    if known.get(name, digest) != digest:
+        return f"{name}-{digest}"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_json(file, {**known, name: digest})
+    return name
 
 
 def images_of_run(run: Run, split: str, manifest: Manifest, on_event: Listener) -> list[LabelledImage]:

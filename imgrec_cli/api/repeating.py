@@ -43,7 +43,7 @@ def begun_repeats(
     check_weights(config)
     check_class_names(config, listing.class_names)
     check_earlier_runs(config, listing.class_names)
-    for place in range(1, number + 1):
+    for place in range(1, (number if kind == "folds" else 1) + 1):  # seeds share one split
         part = _config_of_part(config, kind, place, number)
         plan(listing, part.data, part.seed)
     run = Run.create(runs, path.stem if path else "config")
@@ -82,6 +82,8 @@ def resumed_repeats(
             )
         if run.record["status"] == "finished":
             on_event(Note(f"{run.folder} is finished: nothing is left to do"))
+            if not run.report_file.exists():  # it was killed between the two
+                write_repeats_report(run)
             return run
         run.update_record(status="running", error=None)
         _train_parts(run, stored, stop, on_event, logs)

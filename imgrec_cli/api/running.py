@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,10 +19,9 @@ from imgrec_cli.errors import (
     ImgrecError,
     InputError,
     Interrupted,
-    MissingExtraError,
     ParityError,
     TrainingError,
-    install_command,
+    require_tensorflow,
 )
 from imgrec_cli.evaluation import evaluate_files
 from imgrec_cli.origin import (
@@ -58,13 +56,16 @@ class Logs:
 NO_LOGS = Logs()
 
 
+class _VanishedError(InputError):
+    """The folder of a run that had begun is not there."""
+
+
 @contextmanager
 def stoppable() -> "Iterator[Stop]":
     """A block that trains: a signal ends it with Interrupted, a second SIGINT with KeyboardInterrupt."""
     from imgrec_cli.training.stop import stopping
 
-    if find_spec("tensorflow") is None:  # whatever the backend: the export needs it
-        raise MissingExtraError("training needs tensorflow, which is not installed", install_command("train"))
+    require_tensorflow("training")  # whatever the backend: the export does
     with stopping() as stop:
         try:
             yield stop
@@ -103,6 +104,8 @@ def begun(
             with outcome_recorded(run, config, started):
                 _worked(config, listing, machine, run, stop, on_event, logs, job)
             write_report(run)
+        except _VanishedError:
+            raise  # its disk may be back by now, with all that had begun
         except InputError:
             if not run.examples_file.exists():  # such as images that cannot be trained on: nothing has begun
                 shutil.rmtree(run.folder, ignore_errors=True)
@@ -316,7 +319,7 @@ def outcome_recorded(run: Run, config: "Config", started: float, seconds_before:
                 status="interrupted" if stopped else "failed", error=reason, resumable=resumable, seconds=seconds()
             )
         if isinstance(error, OSError) and not run.folder.is_dir():
-            raise InputError(
+            raise _VanishedError(
                 f"{run.folder}: this folder vanished while the run was writing to it",
                 "put it back as it was, such as by mounting its disk, then go on with imgrec train --resume",
             ) from error

@@ -65,8 +65,9 @@ def tune(
                     search={"trials": found.trials, "metric": found.metric},
                 )
             on_event(Note(f"search {run.folder}: {found.trials} trials by {found.metric}"))
-            _search(found, stop, on_event)
-            _judge_the_winner(found, stop, on_event)
+            with run.searched():
+                _search(found, stop, on_event)
+                _judge_the_winner(found, stop, on_event)
         except InputError:
             if study is None and not run.trials():
                 shutil.rmtree(run.folder, ignore_errors=True)  # nothing has begun

@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imgrec_cli.api.judging import images_of_run
-from imgrec_cli.bundle import MANIFEST, TARGETS, Manifest
+from imgrec_cli.bundle import TARGETS, Manifest
 from imgrec_cli.classifier import Classifier
-from imgrec_cli.errors import ImgrecError, InputError, MissingExtraError, ParityError, install_command
+from imgrec_cli.errors import ImgrecError, InputError, MissingExtraError, ParityError, require_tensorflow
 from imgrec_cli.evaluation import evaluate_files
 from imgrec_cli.progress import Listener, ignore
 from imgrec_cli.rundir import RUNS_FOLDER, Run, newest_finished_run
@@ -50,8 +49,7 @@ def export(
         place = Path(place)
         if len(targets) > 1:
             raise InputError("one place is named for several exports", "export them one by one, or leave the place out")
-        if place.exists() and not (place / MANIFEST).is_file() and place.suffix != ".zip":
-            raise InputError(f"{place}: exists and is no bundle", "name another place, or remove it")
+        _check_replaceable(place)
     _start_tensorflow("exporting")
     from imgrec_cli.training.export import Trained, write_bundle
 
@@ -66,6 +64,19 @@ def export(
         else:
             results.append(Exported(target, where, manifest, None))
     return results
+
+
+def _check_replaceable(place: Path) -> None:
+    """Raise InputError where something other than a bundle of the same kind, a folder or a zip, lies at `place`."""
+    if not place.exists():
+        return
+    try:
+        Manifest.read(place)  # a manifest.json alone proves nothing: every second website has one
+    except InputError as error:
+        raise InputError(f"{place}: exists and is no bundle", "name another place, or remove it") from error
+    if place.is_dir() == (place.suffix == ".zip"):
+        kind = "a folder" if place.is_dir() else "a file"
+        raise InputError(f"{place}: is {kind}, which this export cannot replace", "name another place, or remove it")
 
 
 def compress(
@@ -104,8 +115,7 @@ def compress(
 
 def _start_tensorflow(what: str) -> None:
     """Start TensorFlow on the CPU, whatever the run was trained on: its exporters are the ones that are used."""
-    if find_spec("tensorflow") is None:
-        raise MissingExtraError(f"{what} needs tensorflow, which is not installed", install_command("train"))
+    require_tensorflow(what)
     from imgrec_cli.config import Runtime
     from imgrec_cli.training import runtime
 

@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imgrec_cli.api.preparing import loaded_config, prepared
 from imgrec_cli.api.repeating import begun_repeats, resumed_repeats
 from imgrec_cli.api.running import Logs, begun, resumed, stoppable
-from imgrec_cli.errors import InputError, MissingExtraError, install_command
+from imgrec_cli.errors import InputError, require_tensorflow
 from imgrec_cli.origin import Reproduction, compared
 from imgrec_cli.progress import Listener, Note, Warn, ignore
 from imgrec_cli.rundir import RUNS_FOLDER, Run, unfinished_run
@@ -148,8 +147,7 @@ def label_issues(
 
     if not isinstance(config, Config):
         config = load_config(Path(config), overrides)
-    if find_spec("tensorflow") is None:
-        raise MissingExtraError("finding label issues trains models, which needs tensorflow", install_command("train"))
+    require_tensorflow("finding label issues")
     dataset, resolved = prepared(config, on_event)
     from imgrec_cli.training.out_of_fold import out_of_fold_probabilities
 

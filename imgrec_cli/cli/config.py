@@ -8,7 +8,7 @@ import typer
 
 from imgrec_cli.cli import output
 from imgrec_cli.cli.options import SetOption
-from imgrec_cli.errors import InputError
+from imgrec_cli.errors import InputError, quoted
 
 if TYPE_CHECKING:
     from imgrec_cli.config import Config
@@ -57,8 +57,8 @@ def init(
         raise InputError(f"{path}: cannot be written: {error.strerror}") from error
     output.line(f"wrote {path}")
     output.line("Next:")
-    output.line(f"  imgrec config check {path}")
-    output.line(f"  imgrec train {path}")
+    output.line(f"  imgrec config check {quoted(path)}")
+    output.line(f"  imgrec train {quoted(path)}")
 
 
 @app.command()

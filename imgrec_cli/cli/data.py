@@ -119,6 +119,7 @@ def split(
 
     Example: imgrec data split photos/flowers -o split.csv
     """
+    from imgrec_cli.config import written
     from imgrec_cli.dataset.manifest import write_manifest
 
     if out.exists():
@@ -131,7 +132,7 @@ def split(
     write_manifest(out, look.rows())
     counts = Counter(look.splits.values())
     output.line(f"wrote {out}: " + ", ".join(f"{counts[name]:,} {name}" for name in ("train", "validation", "test")))
-    output.line(f"in a config, in place of the folder:  data: {{manifest: {out}}}")
+    output.line(f"in a config, in place of the folder:  data: {written({'manifest': str(out)})}")
 
 
 def _look(target: Path, overrides: list[str] | None, quiet: bool, format_: output.Format, command: str) -> "Look":
@@ -189,7 +190,11 @@ def cache(
     from imgrec_cli.machine import cache_folder
 
     if clear:
-        output.line(f"freed {output.size(clear_packs())} in {cache_folder()}")
+        freed = clear_packs()
+        if format_ is output.Format.json:
+            output.result("data cache", {"freed": freed, "folder": str(cache_folder())})
+        else:
+            output.line(f"freed {output.size(freed)} in {cache_folder()}")
         return
     packs = list_packs()
     if format_ is output.Format.json:

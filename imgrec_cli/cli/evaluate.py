@@ -9,7 +9,7 @@ import typer
 from imgrec_cli.cli import output
 from imgrec_cli.cli.newest import chosen_model
 from imgrec_cli.cli.options import FormatOption, ModelOption, QuietOption
-from imgrec_cli.errors import GateError, InputError
+from imgrec_cli.errors import BadImageError, GateError, InputError
 
 if TYPE_CHECKING:
     from imgrec_cli.evaluation import Evaluation
@@ -57,9 +57,13 @@ def evaluate(
     """
     from imgrec_cli import api
     from imgrec_cli.bundle import Manifest, find_bundle
+    from imgrec_cli.evaluation import check_figure
 
     wanted = [_gate(text) for text in fail_under or ()]
     path = chosen_model(model)
+    manifest = Manifest.read(find_bundle(path))
+    for name, _ in wanted:  # before the images are judged, which takes its time
+        check_figure(name, manifest.class_names)
     with output.ProgressPrinter(output.Format.human, quiet or format_ is output.Format.json) as progress:
         evaluation = api.evaluate(path, split=split.value, data=data, tta=tta, on_event=progress)
         disturbed = api.stress(path, split=split.value, data=data, on_event=progress) if stress else None
@@ -76,7 +80,6 @@ def evaluate(
             ]
         output.result("evaluate", result)
     else:
-        manifest = Manifest.read(find_bundle(path))
         _print(evaluation, [manifest.title(name) for name in evaluation.class_names])
         if disturbed:
             _print_stress(disturbed)
@@ -84,7 +87,7 @@ def evaluate(
     if failed:
         raise GateError(f"{evaluation.split}: {'; '.join(failed)}")
     if evaluation.unreadable:
-        raise typer.Exit(3)
+        raise typer.Exit(BadImageError.exit_code)
 
 
 def _gate(text: str) -> tuple[str, float]:

@@ -8,6 +8,7 @@ import typer
 from imgrec_cli.cli import output
 from imgrec_cli.cli.newest import chosen_model
 from imgrec_cli.cli.options import ModelOption
+from imgrec_cli.errors import BadImageError
 
 
 def explain(
@@ -25,7 +26,14 @@ def explain(
     Example: imgrec explain photo.jpg -o explained
     """
     from imgrec_cli import api
+    from imgrec_cli.classifier import Unreadable
 
-    for done in api.explain(images, chosen_model(model), out, class_name=class_name):
+    results = api.explain(images, chosen_model(model), out, class_name=class_name)
+    for done in results:
+        if isinstance(done, Unreadable):
+            output.note(f"not read: {done.source}: {done.reason}")
+            continue
         said = f"{done.class_name} {output.percent(done.confidence)}"
         output.line(f"{done.image}: {said}, {done.method}: {done.file}")
+    if any(isinstance(done, Unreadable) for done in results):
+        raise typer.Exit(BadImageError.exit_code)

@@ -8,24 +8,20 @@ from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from imgrec_cli.cli import output
 from imgrec_cli.cli.newest import chosen_model
 from imgrec_cli.cli.options import CoverageOption, MinConfidenceOption, ModelOption
-from imgrec_cli.errors import InputError
+from imgrec_cli.errors import BadImageError, InputError
 from imgrec_cli.progress import Advance
 
 if TYPE_CHECKING:
     from imgrec_cli.bundle import Manifest
     from imgrec_cli.classifier import Prediction
     from imgrec_cli.storage import File
-
-SOME_IMAGES_UNREADABLE = 3
-
-Item = TypeVar("Item")
 
 
 class Order(StrEnum):
@@ -93,6 +89,8 @@ def predict(
         raise InputError("--sheet shows files, and - is none", "name files or folders")
     if out is not None and (order is not Order.given or limit is not None or sheet is not None):
         raise InputError("--out is for all images in the order given", "leave out --order, --limit and --sheet")
+    if out is not None and format_ is not Format.human:
+        raise InputError("--out writes what its name ends in, .csv or .jsonl", "leave --format out")
     if link and sort_into is None:
         raise InputError("--link says how images are sorted", "name a folder with --sort-into DIR")
     part = None if shard is None else _part(shard)
@@ -103,7 +101,7 @@ def predict(
     files: dict[str, Path] = {}  # of a sheet
     bad = answered = 0
 
-    def images() -> "Iterator[tuple[str, Path | bytes]]":
+    def images() -> "Iterator[tuple[str, File | bytes]]":
         for name, source in _images(paths):
             if part is not None and not in_shard(name, part):
                 continue
@@ -158,7 +156,7 @@ def predict(
         unread = f", {bad} not read" if bad else ""
         output.line(f"{answered:,} answered{unread}: {out}")
     if bad:
-        raise typer.Exit(SOME_IMAGES_UNREADABLE)
+        raise typer.Exit(BadImageError.exit_code)
 
 
 def _part(text: str) -> tuple[int, int]:
@@ -199,13 +197,23 @@ def _images(paths: Iterable[str]) -> "Iterator[tuple[str, File | bytes]]":
             yield text, located(text)
         else:
             matches = sorted(glob.glob(text, recursive=True))  # noqa: PTH207 - the pattern may be absolute
-            yield from _images(_not_empty(matches, f"{text}: no file matches this pattern"))
+            found = chain.from_iterable(_matched(match) for match in matches)
+            first = next(found, None)
+            if first is None:
+                what = "no image is among what matches" if matches else "no file matches"
+                raise InputError(f"{text}: {what} this pattern")
+            yield from ((file, Path(file)) for file in chain([first], found))
 
 
-def _not_empty(items: "list[Item]", message: str) -> "list[Item]":
-    if not items:
-        raise InputError(message)
-    return items
+def _matched(match: str) -> Iterator[str]:
+    """A match of a pattern if it is an image by its ending, the images below it if it is a folder: a pattern, unlike a
+    name, catches what was not meant."""
+    from imgrec_cli.dataset.walk import SUFFIXES, images_in_order, suffix_of
+
+    if Path(match).is_dir():
+        yield from images_in_order(Path(match))
+    elif suffix_of(match) in SUFFIXES:
+        yield match
 
 
 def _human(answers: "Iterator[Prediction]", top: int, manifest: "Manifest") -> None:

@@ -47,8 +47,12 @@ def runs(context: typer.Context, format_: FormatOption = output.Format.human) ->
 def prune(
     keep: Annotated[int, typer.Option(min=0, help="Number of newest runs to keep.")],
 ) -> None:
-    """Remove all but the newest runs in ./runs; runs that are still running are left alone."""
-    for run, record in list_runs(Path(RUNS_FOLDER))[keep:]:
+    """Remove all but the newest runs in ./runs; those still running or of another imgrec are left alone."""
+    found = list_runs(Path(RUNS_FOLDER))
+    for run, record in found:
+        if record["status"] == "damaged":  # or written by a newer imgrec: how old it is nobody knows
+            output.note(f"left: {run.record_file} cannot be read")
+    for run, record in [pair for pair in found if pair[1]["status"] != "damaged"][keep:]:
         if record["status"] == "running":
             output.note(f"left: {run.folder} is running")
             continue

@@ -247,7 +247,8 @@ class Train(Section):
     checkpoint_every: Saving = Field(
         default=Duration(10, "minute"),
         json_schema_extra={"default": "10 minutes"},
-        description="How often all state is saved inside an epoch; it is saved after every epoch in any case.",
+        description="How often all state is saved inside an epoch; between epochs it is saved too, where that takes at "
+        "most a tenth of the time.",
         examples=["10 minutes"],
     )
     keep_optimizer: bool = Field(

@@ -131,7 +131,7 @@ def _refuse_newer_format(document: Document) -> None:
     if type(version) is int and version > FORMAT_VERSION:
         message = f"this config has format {version}, this imgrec reads format {FORMAT_VERSION}"
         problem = Problem(document.place_of(("version",)), ("version",), message)
-        raise ConfigError(str(problem), "upgrade imgrec: pip install --upgrade imgrec")
+        raise ConfigError(str(problem), "upgrade imgrec: get its newer folder, then install from there as README says")
 
 
 def _validated(document: Document) -> tuple[Config, list[Problem]]:

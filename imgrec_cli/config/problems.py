@@ -48,7 +48,7 @@ def _locate(loc: tuple[str | int, ...]) -> tuple[KeyPath, type[Section] | None, 
     for part in loc:
         if isinstance(part, int):
             path = (*path, part)
-        elif part.startswith("<"):  # a branch that _word_or or its like has named
+        elif part.startswith("<"):  # a branch that values.word_or or its like has named
             here = [_BRANCHES[part]] if part in _BRANCHES else here
         elif path == ("search",):  # by key, each with one of two sections
             path = (*path, part)

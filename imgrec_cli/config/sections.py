@@ -9,7 +9,7 @@ from imgrec_cli.config.augmentation import Augmentation
 from imgrec_cli.config.images import Data, Image
 from imgrec_cli.config.learning import Adam, CrossEntropy, Loss, Optimizer, Teacher, Train
 from imgrec_cli.config.networks import Model
-from imgrec_cli.config.values import Section, word_or
+from imgrec_cli.config.values import Name, Section, word_or
 
 
 class Runtime(Section):
@@ -73,7 +73,7 @@ class Distribute(Section):
     )
 
 
-def _targets(targets: dict[str, float]) -> dict[str, float]:
+def _targets(targets: dict[Name, float]) -> dict[Name, float]:
     for key in targets:
         if not re.fullmatch(r"(recall|precision)\..+", key):
             raise ValueError(f"expected recall.CLASS or precision.CLASS, got {key}")
@@ -83,13 +83,13 @@ def _targets(targets: dict[str, float]) -> dict[str, float]:
 class Decision(Section):
     """Which class is answered, where the most probable one is not always the right thing to say."""
 
-    thresholds: dict[str, Annotated[float, Field(gt=0, le=1)]] = Field(
+    thresholds: dict[Name, Annotated[float, Field(gt=0, le=1)]] = Field(
         default={},
         description="By class, the probability from which on it is answered, even where another class is more "
         "probable; below it another class is answered.",
         examples=[{"cat": 0.3}],
     )
-    target: Annotated[dict[str, Annotated[float, Field(gt=0, lt=1)]], AfterValidator(_targets)] = Field(
+    target: Annotated[dict[Name, Annotated[float, Field(gt=0, lt=1)]], AfterValidator(_targets)] = Field(
         default={},
         description="Thresholds to find on the validation images: the recall or precision that a class has to reach.",
         examples=[{"recall.cat": 0.95}],

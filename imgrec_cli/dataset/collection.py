@@ -12,8 +12,8 @@ from imgrec_cli.imaging import PixelSpec
 class Collection:
     """All images of a config as they were found, before any is set aside.
 
-    `corrected` holds the listing with the labels that count. `facts` and `shown` (short names) are by its examples;
-    `pack` has a row for every image that can be read, `rows` says which, by example.
+    `corrected` holds the listing with the labels that count. `facts[i]` and `shown[i]`, a short name, belong to
+    `listing.examples[i]`; `rows[i]` is its row in `pack.pixels`, for readable images only.
     """
 
     corrected: Corrected

@@ -1,6 +1,6 @@
 """Which image trains, chooses the model or judges it: what the config says, applied to the images that were found."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import TYPE_CHECKING
 
 from imgrec_cli.dataset.corrections import Corrected
@@ -14,8 +14,11 @@ if TYPE_CHECKING:
     from imgrec_cli.config.images import Data
 
 
-def assigned_splits(corrected: Corrected, facts: list[Facts], data: "Data", seed: int) -> dict[int, Split]:
-    """The split of every image that can be read and is not left out, by its place in the listing.
+def assigned_splits(
+    corrected: Corrected, facts: list[Facts], data: "Data", seed: int, leaked: Set[int] = frozenset()
+) -> dict[int, Split]:
+    """The split of every image that can be read and is not left out, by its place in the listing; `leaked` are places
+    that are left out, after the cut, because their pictures stand in a later split.
 
     Raises DataError where a class has no training image, or no image is left to choose the model.
     """
@@ -57,7 +60,21 @@ def assigned_splits(corrected: Corrected, facts: list[Facts], data: "Data", seed
     assigned.update(zip(training, splits, strict=True))
     if "validation" not in assigned.values():
         raise _no_validation(listing, facts, data)
-    return assigned
+    return _without(leaked, assigned, listing) if leaked else assigned
+
+
+def _without(leaked: Set[int], assigned: dict[int, Split], listing: Listing) -> dict[int, Split]:
+    """The same without the copies. Raises DataError where they were all that a class or the validation had."""
+    left = {place: split for place, split in assigned.items() if place not in leaked}
+    trained = {listing.examples[place].label for place, split in left.items() if split == "train"}
+    lacking = [f"training image of {name}" for label, name in enumerate(listing.class_names) if label not in trained]
+    lacking += [] if "validation" in left.values() else ["validation image"]
+    if lacking:
+        raise DataError(
+            f"no {lacking[0]} is left: all are copies of images of a later split, left out as data.on_leak says",
+            "add images that are no copies; imgrec data check shows those that are",
+        )
+    return left
 
 
 def _what_decides(places: list[int], listing: Listing, facts: list[Facts]) -> tuple[list[str], list[int], list[str]]:
@@ -98,11 +115,17 @@ def _fold(places: list[int], listing: Listing, facts: list[Facts], data: "Data",
 
 
 def _no_validation(listing: Listing, facts: list[Facts], data: "Data") -> DataError:
-    given = next((row for row, example in enumerate(listing.examples) if example.split == "validation"), None)
-    if given is not None:
+    given = [place for place, example in enumerate(listing.examples) if example.split == "validation"]
+    damaged = next((place for place in given if facts[place].reason), None)
+    if damaged is not None:
         return DataError(
-            f"no validation image can be read, such as {listing.examples[given].file}: {facts[given].reason}",
+            f"no validation image can be read, such as {listing.examples[damaged].file}: {facts[damaged].reason}",
             "validation images choose the best weights: replace the damaged files",
+        )
+    if given:
+        return DataError(
+            "no validation image is left: corrections take them all",
+            "validation images choose the best weights: add others",
         )
     return DataError(
         f"no validation images: no class could be divided, which takes three {_units(data)}",
@@ -126,7 +149,7 @@ def thin_splits(listing: Listing, examples: tuple[Example, ...], data: "Data") -
 
 
 def groups_by_config(examples: Sequence[Example], data: "Data") -> list[str] | None:
-    """The group of every example: of the manifest, else by the config's expression, which is for images to be cut."""
+    """The manifest's group where it has one, else what `data.group` captures; that must match every image to be cut."""
     if data.group is None and not any(example.group for example in examples):
         return None
     by_name = [example.path for example in examples if not example.group]

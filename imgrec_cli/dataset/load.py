@@ -44,8 +44,8 @@ class Dataset:
     rows. `digests` are the BLAKE2b of the files' bytes, by row. `fingerprint` is equal for equal splits of equal files.
     `left_out` are the names of folders or labels that the config leaves out. `identities` by row are equal for equal
     pictures, `decided` are the rows whose label somebody has looked at; `shown` are short names and `groups` what must
-    stay together, both by example. `findings` are what may be wrong with the collection, and `found_names` the short
-    names that their places stand for.
+    stay together, both by example. `findings` are what may be wrong with the collection, and
+    `found_names[place]` is the short name of the image that a finding's place means.
     """
 
     class_names: tuple[str, ...]
@@ -147,9 +147,7 @@ def load_dataset(
     for event in _told(corrected, data):
         on_event(event)
     leaked = _leaked(found, data, on_event)
-    assigned = {
-        place: split for place, split in assigned_splits(corrected, facts, data, seed).items() if place not in leaked
-    }
+    assigned = assigned_splits(corrected, facts, data, seed, leaked)
     rows = found.rows
     examples = tuple(
         replace(listing.examples[place], split=split, row=rows[place]) for place, split in assigned.items()

@@ -90,7 +90,7 @@ def table(file: Path, key: str) -> Iterable[tuple[int, dict[str, str]]]:
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{key}: {file}: cannot be read as UTF-8 text", "save it as CSV in UTF-8") from error
     if file.suffix.lower() in (".jsonl", ".ndjson"):
-        for number, written in enumerate(text.splitlines(), 1):
+        for number, written in enumerate(text.split("\n"), 1):
             if written.strip():
                 yield number, _object(file, number, written)
         return

@@ -14,7 +14,7 @@ BITS_APART = 6  # at most, for two hashes to be worth a look at the pixels
 SHARE_OF_NEAREST = 0.25
 BOUNDS = (0.10, 0.25)
 FLATTEST = 4.0  # gray levels of standard deviation; below it the noise of a JPEG is all there is to compare
-MOST_PAIRS = 200_000_000  # looked at for one part of the hash, so that drawings that are almost all alike end as well
+MOST_PAIRS = 200_000_000  # examined per two bytes of the hash, so that collections of nearly identical drawings finish
 
 _SAMPLE, _AMONG = 512, 8192
 _BLOCK = 1024

@@ -96,8 +96,9 @@ class Problems:
 def scan(data: "Data", key: str = "data.folder", problems: Problems | None = None) -> Listing:
     """Find all images and their classes. Paths in `data` are absolute.
 
-    `key` is what `data.folder` was typed behind, for messages. Raises DataError, with what to do, for folders that
-    cannot be meant, and where no image could choose the model; `problems` may take up some of them.
+    `key` is the config key or option by which the user named the folder; used in messages. Raises DataError, with what
+    to do, for folders that cannot be meant, and where no image could choose the model; `problems` may take up some of
+    them.
     """
     problems = problems or Problems()
     trees = find_trees(data, key)

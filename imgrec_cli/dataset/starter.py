@@ -53,16 +53,16 @@ def starter_config(
 
 def _head(look: FirstLook, data_folder: Path, relative_to: Path, given: dict[str, str]) -> str:
     few = look.per_class[look.fewest]
+    fewest, most = _in_one_line(look.fewest), _in_one_line(look.most)
     aside = "  (too few to set some aside: that takes 3)" if few < 3 else ""
     lines = [
-        f"# {look.images} images in {len(look.per_class)} classes; the smallest class is {look.fewest} "
-        f"with {few}{aside}",
+        f"# {look.images} images in {len(look.per_class)} classes; the smallest class is {fewest} with {few}{aside}",
         "# Train with:  imgrec train THIS_FILE          All keys:  imgrec config schema",
     ]
     ratio = look.per_class[look.most] / few
     if ratio >= 3:
         lines.append(
-            f"# {look.most} has {ratio:.0f} times as many images as {look.fewest}: look at the recall of each class, "
+            f"# {most} has {ratio:.0f} times as many images as {fewest}: look at the recall of each class, "
             "not at accuracy alone"
         )
     lines += [
@@ -80,6 +80,11 @@ def _head(look: FirstLook, data_folder: Path, relative_to: Path, given: dict[str
     return "\n".join(lines)
 
 
+def _in_one_line(name: str) -> str:
+    """A name as it can stand in a comment: of a folder it may hold line ends and what YAML allows nowhere."""
+    return "".join(letter if letter.isprintable() else " " for letter in name)
+
+
 def _split(look: FirstLook) -> str:
     cut = [split for split in ("validation", "test") if split not in look.given]
     if not cut:
@@ -93,7 +98,7 @@ def _group(look: FirstLook) -> list[str]:
     """The groups that names speak of: used where every class has enough of them to be divided."""
     if not look.groups:
         return []
-    example = look.example.replace("\n", " ")
+    example = _in_one_line(look.example)
     told = [
         f"  # names such as {example}_… share what stands before their number: {look.groups} groups. Images of one",
         "  # group (a patient, a video) stay on one side of the split, or the test would be of what was trained on.",

@@ -43,7 +43,7 @@ def fit_temperature(probabilities: Floats, labels: Ints) -> float:
     """The temperature with the smallest cross-entropy on these images, between 0.1 and 10.
 
     `probabilities` float [N, classes], `labels` int [N]. 1 where every answer is right: nothing then says how sure is
-    too sure. The loss is convex in 1 / temperature: its derivative, which rises, is halved in on.
+    too sure. The loss is convex in 1 / temperature: the root of its derivative is found by bisection.
     """
     if (probabilities.argmax(axis=1) == labels).all():
         return 1.0

@@ -52,9 +52,3 @@ def curve(scores: Floats, positive: Bools) -> Curve | None:
     found = np.concatenate([[0.0], np.cumsum(hits)[last_of_ties]])
     wrong = np.concatenate([[0.0], np.cumsum(1 - hits)[last_of_ties]])
     return Curve(found, wrong)
-
-
-def auc(scores: Floats, positive: Bools) -> float | None:
-    """Area under the ROC curve of one score; None where all or none are positive."""
-    found = curve(scores, positive)
-    return None if found is None else found.auc

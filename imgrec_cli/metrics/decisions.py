@@ -38,7 +38,8 @@ def find_thresholds(
     """`thresholds` with one more for each target (`recall` or `precision`, class, wanted share), found on these images.
 
     For a recall the largest threshold that reaches it, for a precision the smallest; where none does, the one that
-    comes nearest. Targets are met together: each is found while the others stand, in turn until none moves.
+    comes nearest. A class without images gets none. Targets are met together: each is found while the others stand, in
+    turn until none moves, for 20 rounds at most.
     """
     found = thresholds.copy()
     for _ in range(20):
@@ -65,10 +66,12 @@ def _threshold(
     order = np.argsort(-reach, kind="stable")
     is_class = labels[order] == label
     last_of_ties = np.append(np.flatnonzero(np.diff(reach[order])), len(order) - 1)
+    if not is_class.any():
+        return np.nan
     hits = np.cumsum(is_class)[last_of_ties]
     candidates = reach[order][last_of_ties]  # falling
     if kind == "recall":
-        share = hits / max(int(is_class.sum()), 1)
+        share = hits / is_class.sum()
         enough = np.flatnonzero(share >= wanted - 1e-12)
         return float(candidates[enough[0] if len(enough) else -1])
     share = hits / (last_of_ties + 1)

@@ -57,8 +57,8 @@ def welch(first: Sequence[float], second: Sequence[float]) -> tuple[float, Inter
 
 
 def _t_share(t: float, freedom: float) -> float:
-    """The share of Student's distribution below `t`, from 0 up: with t = √freedom · tan(angle) its density becomes a
-    power of the cosine, which Gauss-Legendre sums integrate to rounding."""
+    """P(T < t) of Student's distribution for t ≥ 0: with t = √freedom · tan θ the density is a power of cos θ,
+    integrated by 200 Gauss-Legendre points."""
     nodes, weights = np.polynomial.legendre.leggauss(200)
 
     def integral(to: float) -> float:

@@ -127,14 +127,13 @@ class Facts:
         return sorted(found, key=len, reverse=True)
 
 
-def read_facts(run: Run, split: str | None = None) -> Facts:
-    """Read a finished run; `split` is what it was judged on, the one of its scores by default.
+def read_facts(run: Run) -> Facts:
+    """Read a finished run and its evaluation on the split that its scores are of.
 
-    Raises InputError where the run has no bundle or was not judged on that split.
+    Raises InputError where the run has no bundle or was not judged.
     """
     record = run.record
-    if split is None:
-        split = record.get("scores", {}).get("split", "test")
+    split = record.get("scores", {}).get("split", "test")
     folder = run.evaluation_folder(split)
     if not (folder / "metrics.json").is_file() or not run.bundle_folder.is_dir():
         raise InputError(

@@ -1,6 +1,7 @@
 """What to look at first: the few sentences that a colleague would say after an hour with the figures."""
 
 from collections import Counter
+from collections.abc import Sequence
 
 from imgrec_cli.reporting.facts import Facts
 
@@ -22,8 +23,12 @@ def findings(facts: Facts) -> list[str]:
     ]
 
 
-def percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
+def percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.1f} %"
+
+
+def interval(bounds: Sequence[float]) -> str:
+    return f"{100 * bounds[0]:.1f} to {100 * bounds[1]:.1f} %"
 
 
 def weakest_classes(facts: Facts) -> list[str]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from imgrec_cli.atomic import replacing
 from imgrec_cli.progress import readable_size
 from imgrec_cli.reporting.plots import COLORS
 
@@ -35,4 +36,5 @@ def draw_frontier(
     axes.set_xlabel(f"size of the model in bytes; budget {readable_size(max_bytes)}")
     axes.set_ylabel(f"validation accuracy in %; budget {100 * least_accuracy:.1f}")
     axes.margins(y=0.2)
-    figure.savefig(file, dpi=150)
+    with replacing(file) as stream:
+        figure.savefig(stream, dpi=150, format="png")

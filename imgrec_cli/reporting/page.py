@@ -11,7 +11,7 @@ import numpy as np
 from imgrec_cli.atomic import write_text
 from imgrec_cli.reporting import plots
 from imgrec_cli.reporting.facts import SPLITS, Answer, Facts, read_facts
-from imgrec_cli.reporting.findings import findings, next_photographs, weakest_classes
+from imgrec_cli.reporting.findings import findings, interval, next_photographs, percent, weakest_classes
 from imgrec_cli.reporting.pictures import Pictures
 from imgrec_cli.rundir import Run
 
@@ -33,19 +33,18 @@ class Plot:
     rows: list[list[str]]
 
 
-def write_report(run: Run, split: str | None = None, file: Path | None = None, *, images: bool = True) -> Path:
+def write_report(run: Run, file: Path | None = None, *, images: bool = True) -> Path:
     """Write the page of a finished run and return its path, `report.html` in the run by default.
 
-    `split` is what the run was judged on, that of its scores by default. With `images` the page embeds pictures, at
-    most 3 MB of them. Raises InputError where the run was not judged yet.
+    With `images` the page embeds pictures, at most 3 MB of them. Raises InputError where the run was not judged yet.
     """
     import jinja2
 
-    facts = read_facts(run, split)
+    facts = read_facts(run)
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    environment.filters.update(percent=_percent, interval=_interval, shown=_shown)
+    environment.filters.update(percent=percent, interval=interval, shown=_shown)
     here = resources("imgrec_cli.reporting")
     template = environment.from_string((here / "report.html.j2").read_text(encoding="utf-8"))
     style = (here / "report.css").read_text(encoding="utf-8")
@@ -54,14 +53,6 @@ def write_report(run: Run, split: str | None = None, file: Path | None = None, *
     target = file or run.report_file
     write_text(target, page)
     return target
-
-
-def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.1f} %"
-
-
-def _interval(bounds: list[float]) -> str:
-    return f"{100 * bounds[0]:.1f} to {100 * bounds[1]:.1f} %"
 
 
 def _shown(value: float | None) -> str:
@@ -173,7 +164,7 @@ def _training_plots(facts: Facts) -> list[Plot]:
 
 
 def _number(value: float, share: bool = False) -> str:
-    return _percent(value) if share else f"{value:.4g}"
+    return percent(value) if share else f"{value:.4g}"
 
 
 def _recall_plot(facts: Facts) -> Plot | None:
@@ -183,7 +174,7 @@ def _recall_plot(facts: Facts) -> Plot | None:
         return None
     svg = plots.intervals("recall", rows, "recall")
     low, high = min(rows, key=lambda row: row[1]), max(rows, key=lambda row: row[1])
-    text = f"Recall of {len(rows)} classes, from {_percent(low[1])} ({low[0]}) to {_percent(high[1])} ({high[0]})."
+    text = f"Recall of {len(rows)} classes, from {percent(low[1])} ({low[0]}) to {percent(high[1])} ({high[0]})."
     return Plot("Recall with 95 % interval", svg, text, [], [])
 
 
@@ -210,11 +201,11 @@ def _calibration_plot(facts: Facts) -> Plot:
     calibration = facts.figures["calibration"]
     svg = plots.reliability("reliability", calibration["bins_before"], calibration["bins"])
     text = (
-        f"Share of right answers against confidence. The mean gap is {_percent(calibration['ece_before'])} before and "
-        f"{_percent(calibration['ece'])} after the temperature of {calibration['temperature']:.3f}."
+        f"Share of right answers against confidence. The mean gap is {percent(calibration['ece_before'])} before and "
+        f"{percent(calibration['ece'])} after the temperature of {calibration['temperature']:.3f}."
     )
     rows = [
-        [_percent(b["confidence"]), _percent(b["accuracy"]), f"{b['images']:,}"]
+        [percent(b["confidence"]), percent(b["accuracy"]), f"{b['images']:,}"]
         for b in calibration["bins"]
         if b["images"]
     ]
@@ -226,10 +217,10 @@ def _abstention_plot(facts: Facts) -> Plot:
     answered, accuracy = [100 * row["answered"] for row in rows], [row["accuracy"] for row in rows]
     svg = plots.lines("abstention", {"accuracy": (answered, accuracy)}, "answered, %", "accuracy", shares=True)
     text = "; ".join(
-        f"from {row['min_confidence']:g}: {_percent(row['answered'])} answered, {_percent(row['accuracy'])} right"
+        f"from {row['min_confidence']:g}: {percent(row['answered'])} answered, {percent(row['accuracy'])} right"
         for row in rows[-3:]
     )
-    table = [[f"{r['min_confidence']:g}", _percent(r["answered"]), _percent(r["accuracy"])] for r in rows]
+    table = [[f"{r['min_confidence']:g}", percent(r["answered"]), percent(r["accuracy"])] for r in rows]
     header = ["least confidence", "answered", "accuracy"]
     return Plot(
         "Answering only when sure", svg, f"Accuracy against the share of images answered: {text}.", header, table
@@ -243,7 +234,7 @@ def _unfamiliar_plot(facts: Facts) -> Plot | None:
         return None
     svg = plots.histogram("unfamiliar", values, found["above"], "unfamiliarity", "limit")
     text = (
-        f"Unfamiliarity of {len(values):,} images, median {np.median(values):.3f}; {_percent(found['flagged'])} lie "
+        f"Unfamiliarity of {len(values):,} images, median {np.median(values):.3f}; {percent(found['flagged'])} lie "
         f"above the limit of {found['above']:.3f} and would be called unfamiliar."
     )
     return Plot("Unfamiliarity", svg, text, [], [])
@@ -262,8 +253,8 @@ def _stress_plot(facts: Facts) -> Plot | None:
     worst = min(stress["kinds"], key=lambda kind: min(level["accuracy"] for level in kind["levels"]))
     least = min(level["accuracy"] for level in worst["levels"])
     text = (
-        f"Accuracy under {len(series)} kinds of disturbance at five strengths, from {_percent(stress['accuracy'])} "
-        f"undisturbed down to {_percent(least)} for {worst['name']}."
+        f"Accuracy under {len(series)} kinds of disturbance at five strengths, from {percent(stress['accuracy'])} "
+        f"undisturbed down to {percent(least)} for {worst['name']}."
     )
     return Plot("Robustness", svg, text, [], [])
 
@@ -275,7 +266,7 @@ def _learning_plot(facts: Facts) -> Plot | None:
     points = curve["points"]
     series = {"accuracy": ([p["images"] for p in points], [p["accuracy"] for p in points])}
     svg = plots.lines("more-images", series, "training images", "accuracy", shares=True, log_x=True)
-    text = "; ".join(f"{p['images']:,} images {_percent(p['accuracy'])}" for p in points)
-    rows = [[f"{p['images']:,}", _percent(p["accuracy"]), _interval([p["lowest"], p["highest"]])] for p in points]
+    text = "; ".join(f"{p['images']:,} images {percent(p['accuracy'])}" for p in points)
+    rows = [[f"{p['images']:,}", percent(p["accuracy"]), interval([p["lowest"], p["highest"]])] for p in points]
     header = ["training images", "accuracy", "lowest to highest draw"]
     return Plot("Test accuracy and training images", svg, f"Accuracy against training images: {text}.", header, rows)

@@ -7,6 +7,7 @@ from typing import Any
 from imgrec_cli.atomic import write_text
 from imgrec_cli.errors import InputError
 from imgrec_cli.reporting import plots
+from imgrec_cli.reporting.findings import interval, percent
 from imgrec_cli.rundir import Run
 
 
@@ -35,17 +36,17 @@ def write_repeats_report(run: Run, file: Path | None = None) -> Path:
         number=number,
         split=record["scores"]["split"],
         record=record,
-        accuracy=_percent(record["scores"]["accuracy"]),
-        accuracy_interval=_interval(record["scores"]["accuracy_interval"]),
+        accuracy=percent(record["scores"]["accuracy"]),
+        accuracy_interval=interval(record["scores"]["accuracy_interval"]),
         figures=[_figure(name, found) for name, found in repeats["figures"].items()],
         plot=plots.intervals("repeats", points, "accuracy"),
         parts=[
             {
                 "name": name,
                 "link": part.report_file.relative_to(run.folder).as_posix(),
-                "accuracy": _percent(one["accuracy"]),
-                "interval": _interval(one["accuracy_interval"]),
-                "macro_f1": _percent(one["macro_f1"]),
+                "accuracy": percent(one["accuracy"]),
+                "interval": interval(one["accuracy_interval"]),
+                "macro_f1": percent(one["macro_f1"]),
                 "images": f"{one['images']:,}",
                 "seconds": f"{part.record['seconds']:,.0f}",
             }
@@ -69,15 +70,7 @@ def _figure(name: str, found: dict[str, Any]) -> dict[str, str]:
         }
     return {
         "name": name,
-        "mean": _percent(found["mean"]),
+        "mean": percent(found["mean"]),
         "deviation": f"{100 * found['deviation']:.1f} points",
-        "interval": _interval(found["interval"]),
+        "interval": interval(found["interval"]),
     }
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
-
-
-def _interval(bounds: list[float]) -> str:
-    return f"{100 * bounds[0]:.1f} to {100 * bounds[1]:.1f} %"

@@ -28,7 +28,7 @@ def write_search_report(
     import jinja2
 
     record = run.record
-    shares = metric == "val/accuracy"
+    shares = metric != "val/loss"
     ended = [one for one in trials if one["value"] is not None and one["state"] in ("tried", "pruned")]
     tried = [one for one in ended if one["state"] == "tried"]
     order = sorted(tried, key=lambda one: one["value"], reverse=shares)

@@ -119,8 +119,9 @@ class _Gate:
         if not self._token or path in _OPEN_PATHS or (path.startswith("/v2/models/") and path.endswith("/ready")):
             return True
         kind, _, given = Headers(scope=scope).get("authorization", "").partition(" ")
-        # both are compared, at a speed that does not depend on where they differ
-        return hmac.compare_digest(given.strip().encode(), self._token) and kind.lower() == "bearer"
+        # Headers are read as latin-1: encoded so, the bytes that were sent come back. Both are compared, at a speed
+        # that does not depend on where they differ.
+        return hmac.compare_digest(given.encode("latin-1").strip(), self._token) and kind.lower() == "bearer"
 
     def _write_down(self, scope: Scope, status: int, started: float) -> None:
         endpoint = scope.get("endpoint")
@@ -142,7 +143,7 @@ class _Endpoints:
     """One method per address."""
 
     def __init__(self, service: Service, needs_token: bool) -> None:
-        self._service = service
+        self._service, self._needs_token = service, needs_token
         self._openapi = document(service, needs_token)
 
     async def page(self, request: Request) -> Response:
@@ -230,7 +231,8 @@ class _Endpoints:
     def _check_name(self, request: Request) -> None:
         name, version = request.path_params["name"], request.path_params.get("version", protocol.VERSION)
         if name != self._service.name or version != protocol.VERSION:
-            raise HTTPException(404, f"no such model; there is {self._service.name}, version {protocol.VERSION}")
+            known = "" if self._needs_token else f"; there is {self._service.name}, version {protocol.VERSION}"
+            raise HTTPException(404, f"no such model{known}")
 
 
 class _Within:

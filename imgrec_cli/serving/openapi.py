@@ -23,22 +23,24 @@ _FAILURES = {
 
 
 def document(service: Service, needs_token: bool) -> dict[str, Any]:
-    """The document for `service`, with a security scheme where it `needs_token`."""
+    """The document for `service`. Where it `needs_token`, with a security scheme and without a name of the model or of
+    its classes: the document itself is open to all."""
+    names = service.manifest.class_names
+    label = {"type": "string"} if needs_token else {"enum": names}
+    said = f" as one of {len(names)} classes: {', '.join(names[:20])}" + (", …" if len(names) > 20 else "")
     _, schemas = models_json_schema(
         [(PredictBody, "validation"), (protocol.InferRequest, "validation")],
         ref_template="#/components/schemas/{model}",
     )
-    components: dict[str, Any] = {"schemas": {**schemas["$defs"], **_responses_of(service)}}
+    components: dict[str, Any] = {"schemas": {**schemas["$defs"], **_responses_of(label)}}
     if needs_token:
         components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
     return {
         "openapi": "3.1.0",
         "info": {
-            "title": f"imgrec: {service.name}",
+            "title": "imgrec" if needs_token else f"imgrec: {service.name}",
             "version": __version__,
-            "description": f"Classifies images as one of {len(service.manifest.class_names)} classes: "
-            + ", ".join(service.manifest.class_names[:20])
-            + (", …" if len(service.manifest.class_names) > 20 else "."),
+            "description": f"Classifies images{'' if needs_token else said}.",
         },
         "paths": _paths(service, needs_token),
         "components": components,
@@ -46,7 +48,8 @@ def document(service: Service, needs_token: bool) -> dict[str, Any]:
 
 
 def _paths(service: Service, needs_token: bool) -> dict[str, Any]:
-    model = {"name": "name", "in": "path", "required": True, "schema": {"const": service.name}}
+    name = {"type": "string"} if needs_token else {"const": service.name}
+    model = {"name": "name", "in": "path", "required": True, "schema": name}
     version = {"name": "version", "in": "path", "required": True, "schema": {"const": protocol.VERSION}}
     top = {
         "name": "top",
@@ -152,11 +155,10 @@ def _object(required: dict[str, Any], **optional: Any) -> dict[str, Any]:
     return {"type": "object", "required": list(required), "properties": {**required, **optional}}
 
 
-def _responses_of(service: Service) -> dict[str, Any]:
+def _responses_of(label: dict[str, Any]) -> dict[str, Any]:
     text, boolean = {"type": "string"}, {"type": "boolean"}
     texts = {"type": "array", "items": text}
     share = {"type": "number", "minimum": 0, "maximum": 1}
-    label = {"enum": service.manifest.class_names}
     sizes = {"type": "array", "items": {"type": "integer"}}
     tensors = {"type": "array", "items": _object({"name": text, "datatype": text, "shape": sizes})}
     ranked = {"type": "array", "items": _object({"label": label, "confidence": share})}

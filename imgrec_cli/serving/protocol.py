@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeInt, ValidationError
 
 from imgrec_cli import __version__
-from imgrec_cli.bundle import Manifest
+from imgrec_cli.bundle import TARGETS, Manifest
 from imgrec_cli.classifier import Prediction
 from imgrec_cli.engines import Pixels
 
@@ -120,7 +120,7 @@ def model_metadata(name: str, manifest: Manifest) -> dict[str, Any]:
     return {
         "name": name,
         "versions": [VERSION],
-        "platform": "litert",
+        "platform": TARGETS[manifest.target].runtime,
         "inputs": [
             {"name": "image", "datatype": "BYTES", "shape": [-1]},
             {"name": "pixels", "datatype": "UINT8", "shape": [-1, *manifest.pixels.size, manifest.pixels.channels]},

@@ -90,7 +90,7 @@ class Sheet:
 
 
 def limited(sections: Sequence[Section], most: int) -> list[Section]:
-    """The sections with at most `most` cards in all, shared out so that none goes without."""
+    """The sections with at most `most` cards in all, shared out as evenly as they have some."""
     left = [sum(map(len, section.groups)) for section in sections]
     shares = [0] * len(left)
     while most > 0 and any(left):

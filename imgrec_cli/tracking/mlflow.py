@@ -72,7 +72,10 @@ def tracked(run: Run, config: Mapping[str, Any], on_event: Listener) -> Iterator
             return False
         return True
 
-    begun = done(lambda: _begin(run)) and done(lambda: _log_config_and_epochs(run, config))
+    opened = done(lambda: _begin(run))
+    begun = opened and done(lambda: _log_config_and_epochs(run, config))
+    if opened and not begun:  # else what the caller logs next would go into it
+        done(lambda: mlflow.end_run("FAILED"))
     if begun:
         on_event(Note(f"MLflow: run {run.name} at {_without_password(mlflow.get_tracking_uri())}"))
     goes_on = begun  # after a failure the rest is logged at the end, so that no epoch waits for a store that is gone

@@ -1,6 +1,5 @@
 """The bundle as an MLflow model: MLflow keeps a copy of this file beside the bundle and runs it to load that."""
 
-from threading import Lock
 from typing import Any
 
 from mlflow.models import set_model
@@ -14,14 +13,12 @@ class BundleModel(PythonModel):
 
     def load_context(self, context: PythonModelContext) -> None:
         self._classifier = Classifier.load(context.artifacts["bundle"])
-        self._lock = Lock()  # servers answer on several threads; a classifier belongs to one at a time
 
     def predict(
         self, context: PythonModelContext, model_input: list[bytes], params: dict[str, Any] | None = None
     ) -> list[dict[str, Any]]:
         """One answer for each image, in order. Raises BadImageError for one that cannot be read."""
-        with self._lock:
-            return [self._classifier.predict(image).as_dict() for image in model_input]
+        return [self._classifier.predict(image).as_dict() for image in model_input]
 
 
 set_model(BundleModel())

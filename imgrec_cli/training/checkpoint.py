@@ -1,4 +1,5 @@
-"""Everything training needs to go on exactly, in one file that proves itself: arrays by position, and where it stands.
+"""Everything training needs to go on exactly, in one file that is checked by its digests: arrays by position, and where
+it stands.
 
 Keras's own BackupAndRestore keeps neither layer seeds nor metric sums nor early stopping.
 """

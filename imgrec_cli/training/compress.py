@@ -70,7 +70,7 @@ def compress(run: Run, trained: Trained, place: Path, max_bytes: int, max_drop: 
     tried: list[tuple[Candidate, Path]] = []
     try:
         for stage in (_precisions, _split, _students):
-            for name, target, network in stage(trained, max_bytes, max_drop, reference, tried, on_event):
+            for name, target, network in stage(trained, max_bytes, max_drop, tried, on_event):
                 folder = work / str(len(tried))
                 try:
                     # its loss of accuracy is judged here, against the trained model
@@ -99,7 +99,7 @@ def _candidate(name: str, manifest: Manifest, reference: float, max_bytes: int, 
     parity = manifest.parity
     accuracy = parity.accuracy or 0.0
     drop = reference - accuracy
-    # an image's worth of rounding is none
+    # 1e-9: a loss equal to the budget is within it
     fits = manifest.model_bytes <= max_bytes and drop <= max_drop + 1e-9
     milliseconds = parity.milliseconds or 0.0
     return Candidate(name, manifest.target, manifest.model_bytes, milliseconds, accuracy, drop, fits)
@@ -116,17 +116,13 @@ Stage = Iterator[tuple[str, str, Trained]]
 Tried = list[tuple[Candidate, Path]]
 
 
-def _precisions(
-    trained: Trained, max_bytes: int, max_drop: float, reference: float, tried: Tried, on_event: Listener
-) -> Stage:
+def _precisions(trained: Trained, max_bytes: int, max_drop: float, tried: Tried, on_event: Listener) -> Stage:
     names = {"litert": "float32", "litert-float16": "float16", "litert-dynamic": "dynamic", "litert-int8": "int8"}
     for target in PRECISIONS:
         yield names[target], target, trained
 
 
-def _split(
-    trained: Trained, max_bytes: int, max_drop: float, reference: float, tried: Tried, on_event: Listener
-) -> Stage:
+def _split(trained: Trained, max_bytes: int, max_drop: float, tried: Tried, on_event: Listener) -> Stage:
     """Of every rank the split as it is and, where that loses too much, after a short training."""
     for rank, network in split_dense(trained, max_bytes - OVERHEAD_BYTES, on_event):
         name = f"dense layer of rank {rank}, int8"
@@ -136,9 +132,7 @@ def _split(
             yield f"dense layer of rank {rank}, tuned, int8", "litert-int8", tuned
 
 
-def _students(
-    trained: Trained, max_bytes: int, max_drop: float, reference: float, tried: Tried, on_event: Listener
-) -> Stage:
+def _students(trained: Trained, max_bytes: int, max_drop: float, tried: Tried, on_event: Listener) -> Stage:
     classes = len(trained.dataset.class_names)
     found = students(trained.config, classes, max_bytes - OVERHEAD_BYTES)
     for name, config in found[:MOST_STUDENTS]:

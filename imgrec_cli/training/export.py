@@ -122,6 +122,11 @@ def fit_decision(
     found = find_thresholds(calibrated, labels, given, targets) if targets else given
     summary = summarize(calibrated, labels, decide(calibrated, found))
     for kind, label, share in targets:
+        if not (labels == label).any():
+            on_event(
+                Warn(f"decision.target: {kind}.{names[label]}: no validation image is of it, so it has no threshold")
+            )
+            continue
         reached = getattr(summary.classes[label], kind)
         if reached < share:
             on_event(
@@ -229,8 +234,17 @@ def _put(unfinished: Path, place: Path) -> None:
     if place.suffix == ".zip":
         write_zip(unfinished, place)
         return
-    shutil.rmtree(place, ignore_errors=True)
-    unfinished.replace(place)
+    old = place.with_name(f".{place.name}.replaced")
+    shutil.rmtree(old, ignore_errors=True)
+    if place.exists():
+        place.replace(old)  # a folder cannot take the place of another one that holds files
+    try:
+        unfinished.replace(place)
+    except OSError:
+        if old.exists():
+            old.replace(place)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def export(

@@ -23,7 +23,7 @@ BATCH_SIZE = 32
 def head_is_enough(config: Config) -> bool:
     """Whether every image gives the same features in every epoch: a frozen backbone, and nothing random before it.
 
-    Not where its weights are those of another run: a run keeps them itself, so that it does without the other one.
+    False with `start_from`: the backbone's weights must be stored in the new run.
     """
     model = config.model
     frozen = isinstance(model, BackboneModel) and model.freeze and model.unfreeze is None

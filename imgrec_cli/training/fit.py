@@ -63,7 +63,8 @@ def compiled(
 ) -> keras.Model:
     """The model with the config's loss and optimizer, ready for `fit`; `block` steps run in one call.
 
-    `weights` float32 [classes] is what an image of each class counts. With `teaching`, batches hold places for labels.
+    `weights` float32 [classes] is what an image of each class counts. With `teaching` a batch carries image indices in
+    place of labels.
     """
     model.compile(
         optimizer=optimizer(config, steps_per_epoch),

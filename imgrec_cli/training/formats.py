@@ -21,7 +21,7 @@ from imgrec_cli.atomic import full_disk_said, replacing
 from imgrec_cli.bundle import TARGETS, Manifest
 from imgrec_cli.config import Config, load_config, resolved_yaml
 from imgrec_cli.engines import Engine, Pixels, Scores
-from imgrec_cli.errors import DiskSpaceError, ExportError, MissingExtraError, install_command
+from imgrec_cli.errors import DiskSpaceError, ExportError, MissingExtraError, install_command, require_tensorflow
 from imgrec_cli.machine import native_messages_hidden
 from imgrec_cli.training import checkpoint
 from imgrec_cli.training.families import CaffeScaling
@@ -106,7 +106,7 @@ def _write_litert(model: keras.Model, path: Path, target: str, pixels: Pixels) -
         case "litert-float16":
             types["supported_types"] = [tf.float16]
         case "litert-int8" | "tflite-micro":
-            # by int8 operators alone where there are, and by the others at the rim: the input is uint8
+            # int8 operators where they exist; others only at input and output, because the input is uint8
             operators = [sets.TFLITE_BUILTINS_INT8, *([] if target == "tflite-micro" else operators)]
             options["representative_dataset"] = lambda: _representative(pixels, dtype)
     if target == "tflite-micro":
@@ -172,10 +172,7 @@ def _unsupported(error: Exception, places: dict[str, str]) -> ExportError:
 
 def _write_elsewhere(config: Config, model: keras.Model, path: Path) -> None:
     """The converter belongs to TensorFlow: on another backend it runs in a process of its own."""
-    if importlib.util.find_spec("tensorflow") is None:
-        raise MissingExtraError(
-            "the export to LiteRT needs tensorflow, which is not installed", install_command("train")
-        )
+    require_tensorflow("the export to LiteRT")
     with tempfile.TemporaryDirectory() as folder:
         asked, weights = Path(folder) / "config.yaml", Path(folder) / "weights.npz"
         asked.write_text(resolved_yaml(config, asked.parent), encoding="utf-8")

@@ -62,7 +62,7 @@ class Plateau:
 class Place:
     """`step` steps of `epoch` are done; epochs count from 1.
 
-    Of the phases of a training this is number `phase`, from 0, and `epochs_before` epochs belong to those before it.
+    `phase` is the index of the current phase, `epochs_before` the epochs of earlier ones.
     `trained` are the training loss and accuracy of the epoch once all its steps are done, `over` says that nothing is
     left to train.
     """

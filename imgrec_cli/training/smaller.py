@@ -20,7 +20,7 @@ from imgrec_cli.config import (
     Residual,
     layer_table,
 )
-from imgrec_cli.config.shapes import DoesNotFitError
+from imgrec_cli.config.shapes import BACKBONES, DoesNotFitError
 from imgrec_cli.dataset import Dataset, load_dataset
 from imgrec_cli.progress import Advance, Listener
 from imgrec_cli.training.export import Trained
@@ -138,6 +138,8 @@ def students(config: Config, classes: int, most_parameters: int) -> list[tuple[s
             )
             size = tuple(max(8, round(side * length)) for length in config.image.size)
             student = config.model_copy(update={"image": config.image.model_copy(update={"size": size})})
+            if isinstance(config.model, BackboneModel) and min(size) < BACKBONES[config.model.name, 1.0].smallest:
+                continue
             if width < 1:
                 if not isinstance(config.model, LayersModel):
                     continue

@@ -26,8 +26,8 @@ class Stop:
         return bool(self._asked)
 
     def asked(self, number: int) -> None:
-        """Take note of a signal. Raises KeyboardInterrupt, which no handler of errors takes for a fault of its own,
-        unless the stop is deferred; a second SIGINT raises it in any case."""
+        """Take note of a signal. Raises KeyboardInterrupt, because `except Exception` does not catch it, unless the
+        stop is deferred; a second SIGINT raises it in any case."""
         self.at_once = bool(self._asked) and number == signal.SIGINT
         self._asked = self._asked or signal.Signals(number).name
         if self.at_once or not self._deferred:

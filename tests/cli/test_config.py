@@ -56,3 +56,20 @@ def test_check_looks_for_the_weights_of_a_backbone(imgrec, config):
     assert f"model.weights: {config.parent / 'gone.h5'}: no such file" in done.err
     (config.parent / "gone.h5").touch()
     assert imgrec("config", "check", config).code == 0
+
+
+def test_what_init_gives_to_type_can_be_typed_where_names_hold_spaces(imgrec, config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "shapes").rename(tmp_path / "my shapes")
+    done = imgrec("config", "init", "my shapes")
+    assert done.out.splitlines()[-2:] == ['  imgrec config check "my shapes.yaml"', '  imgrec train "my shapes.yaml"']
+
+
+def test_the_line_for_a_config_is_yaml_whatever_the_name(imgrec, config, tmp_path, monkeypatch):
+    from imgrec_cli.config import load_config
+
+    monkeypatch.chdir(tmp_path)
+    line = imgrec("data", "split", "shapes", "-o", "a, #1: x.csv", "-q").out.splitlines()[-1].partition(":  ")[2]
+    text = config.read_text(encoding="utf-8").replace("data: {folder: shapes}", line)
+    config.write_text(text, encoding="utf-8")
+    assert load_config(config).data.manifest == str(tmp_path / "a, #1: x.csv")

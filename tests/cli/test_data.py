@@ -234,3 +234,9 @@ def test_looking_at_data_needs_no_tensorflow(shapes: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code, str(shapes)], capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "False"
+
+
+def test_a_cleared_cache_is_told_to_programs_too(imgrec: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("IMGREC_CACHE", str(tmp_path / "cache"))
+    done = imgrec("data", "cache", "--clear", "--format", "json")
+    assert json.loads(done.out)["result"] == {"freed": 0, "folder": str(tmp_path / "cache")}

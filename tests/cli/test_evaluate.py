@@ -101,3 +101,12 @@ def test_judging_on_a_folder_leaves_a_bundle_as_it_was(imgrec, tiny_run, labelle
     before = sorted(path.name for path in (tmp_path / "shipped").iterdir())
     assert imgrec("evaluate", "-m", tmp_path / "shipped", "--data", labelled, "-q").code == 0
     assert sorted(path.name for path in (tmp_path / "shipped").iterdir()) == before
+
+
+def test_a_figure_that_does_not_exist_is_told_before_anything_is_judged(imgrec, tiny_run, monkeypatch):
+    from imgrec_cli import api
+
+    monkeypatch.setattr(api, "evaluate", lambda *_, **__: pytest.fail("judged"))
+    done = imgrec("evaluate", "-m", tiny_run, "--fail-under", "f1.circel=0.9")
+    assert done.code == 2
+    assert "f1.circel: no such figure" in done.err

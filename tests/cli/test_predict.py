@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import shutil
 
 import pytest
@@ -28,11 +29,11 @@ def test_one_image_is_answered_with_its_ranked_classes(imgrec, tiny_run, photos)
     assert done.code == 0
     name, _, ranked = done.out.strip().rpartition(": ")
     assert name == str(photos / "2.png")
-    assert sorted(word for word in ranked.split() if word in ("circle", "cross", "square")) == [
-        "circle",
-        "cross",
-        "square",
-    ]
+    found = re.findall(r"(\w+) ([\d.]+) %", ranked)
+    assert {label for label, _ in found} == {"circle", "cross", "square"}
+    shares = [float(share) for _, share in found]
+    assert shares == sorted(shares, reverse=True)
+    assert sum(shares) == pytest.approx(100, abs=0.2)
 
 
 def test_a_folder_is_answered_in_natural_order_and_the_broken_image_by_name(imgrec, tiny_run, photos):

@@ -183,7 +183,7 @@ def test_a_newer_format_asks_for_an_upgrade_and_nothing_else() -> None:
     with pytest.raises(ConfigError) as caught:
         load(GOOD + "version: 2\nfuture: 1\n")
     assert caught.value.message == "f.yaml:3:10: version: this config has format 2, this imgrec reads format 1"
-    assert caught.value.hint == "upgrade imgrec: pip install --upgrade imgrec"
+    assert caught.value.hint == "upgrade imgrec: get its newer folder, then install from there as README says"
 
 
 def test_files_that_are_no_config(tmp_path: Path) -> None:
@@ -290,3 +290,15 @@ def test_an_override_can_repair_the_file_and_comes_after_it_in_the_list_of_probl
         "--set optimizer.lr=1: optimizer.lr: unknown key; did you mean learning_rate?",
         "--set train={epochs: 0}: train.epochs: must be at least 1, got 0",
     ]
+
+
+def test_a_class_is_known_in_either_spelling_of_its_letters() -> None:
+    composed, decomposed = ("K\u00e4se", "S\u00e4ge"), ("Ka\u0308se", "Sa\u0308ge")
+    config = parse_config(
+        f"data: {{folder: x}}\nmodel: {{type: layers, layers: [{{type: flatten}}]}}\n"
+        f"decision: {{thresholds: {{{decomposed[0]}: 0.3}}, target: {{recall.{decomposed[1]}: 0.9}}}}\n",
+        "x.yaml",
+        Path("/base"),
+    )
+    assert config.decision.thresholds == {composed[0]: 0.3}
+    assert config.decision.targets == [("recall", composed[1], 0.9)]

@@ -610,3 +610,21 @@ def test_auto_has_no_rule_for_floating_point_and_more_than_sixteen_bits(tmp_path
         Pillow.fromarray(np.full((4, 4), 70_000, np.int32)).save(tmp_path / name / "1.tif")
     with pytest.raises(DataError, match="auto ends at 16 bits, and the largest training value is 70,000"):
         load(tmp_path)
+
+
+def test_copies_that_are_left_out_may_not_leave_nothing_to_choose_or_train_by(
+    make_image: MakeImage, tmp_path: Path
+) -> None:
+    for index in range(3):
+        for name in ("cat", "dog"):
+            make_image(f"data/train/{name}/{index}.png")
+            shutil.copytree(tmp_path / "data" / "train" / name, tmp_path / "data" / "test" / name, dirs_exist_ok=True)
+    with pytest.raises(DataError, match="no training image of cat is left: all are copies of images of a later split"):
+        load(tmp_path / "data", on_leak="skip")
+    for index in range(3, 6):
+        for name in ("cat", "dog"):
+            make_image(f"data/train/{name}/{index}.png")
+    for name in ("cat", "dog"):
+        shutil.copytree(tmp_path / "data" / "test" / name, tmp_path / "data" / "validation" / name)
+    with pytest.raises(DataError, match="no validation image is left: all are copies of images of a later split"):
+        load(tmp_path / "data", on_leak="skip")

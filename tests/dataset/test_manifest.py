@@ -134,3 +134,12 @@ def test_groups_of_a_manifest_stay_together(tmp_path: Path) -> None:
         splits.setdefault(example.group, set()).add(example.split)
     assert all(len(found) == 1 for found in splits.values())
     assert set.union(*splits.values()) == {"train", "validation", "test"}
+
+
+def test_json_may_hold_any_letter_that_some_take_for_a_line_end(folder: Path) -> None:
+    names = ("a\u2028b.png", "c\u0085d.png")
+    for name in names:
+        (folder / name).touch()
+    lines = "".join(f'{{"path": "{name}", "label": "cat"}}\n' for name in names)
+    (folder / "m.jsonl").write_text(lines, encoding="utf-8")
+    assert [row.path for row in read_manifest(folder / "m.jsonl")[0]] == list(names)

@@ -204,3 +204,11 @@ def test_weights_make_it_a_frozen_backbone(tmp_path: Path, monkeypatch: pytest.M
     for name, told in (("other.h5", "not named as keras.applications names"), (file.name, "no such file")):
         with pytest.raises(InputError, match=told):
             starter_config(tmp_path / "photos", weights=tmp_path / name)
+
+
+def test_a_line_break_in_the_name_of_a_class_stays_in_its_comment(tmp_path: Path) -> None:
+    draw(tmp_path / "photos", {"a\nseed: 7": 40, "b\u2028bee: x": 4}, "L", (9, 9))
+    text = starter_config(tmp_path / "photos", tmp_path)
+    assert "the smallest class is b bee: x with 4" in text
+    (tmp_path / "f.yaml").write_text(text, encoding="utf-8")
+    assert load_config(tmp_path / "f.yaml").seed == 0

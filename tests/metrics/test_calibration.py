@@ -142,3 +142,11 @@ def test_a_zero_of_coarse_probabilities_is_a_quarter_of_a_step():
     assert found[0, 0] == pytest.approx(1 / 1024 / (1 + 1 / 1024), rel=1e-5)
     np.testing.assert_allclose(found[0, 1] / found[0, 2], 1 / 3, rtol=1e-5)
     np.testing.assert_array_equal(found.argmax(axis=1), coarse.argmax(axis=1))
+
+
+@pytest.mark.parametrize("kind", ["recall", "precision"])
+def test_a_class_without_images_gets_no_threshold(kind):
+    scores = np.array([[0.9, 0.06, 0.04], [0.2, 0.7, 0.1], [0.6, 0.3, 0.1]])
+    found = find_thresholds(scores, np.array([0, 1, 0]), np.full(3, np.nan), [(kind, 2, 0.9)])
+    assert np.isnan(found).all()
+    assert decide(scores, found).tolist() == [0, 1, 0]

@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import binomtest, bootstrap
 from sklearn import metrics as reference
 
-from imgrec_cli.metrics.curves import auc, curve
+from imgrec_cli.metrics.curves import curve
 from imgrec_cli.metrics.intervals import f1_interval, wilson
 
 
@@ -61,4 +61,4 @@ def test_curves_agree_with_scikit_learn(decimals):
 
 def test_there_is_no_curve_of_one_kind_alone():
     assert curve(np.array([0.1, 0.2]), np.array([True, True])) is None
-    assert auc(np.array([0.1, 0.2]), np.array([False, False])) is None
+    assert curve(np.array([0.1, 0.2]), np.array([False, False])) is None

@@ -25,6 +25,25 @@ def test_without_the_token_only_pages_and_probes_are_answered(make_client, image
     assert client.get("/openapi.json").json()["paths"]["/predict"]["post"]["security"] == [{"token": []}]
 
 
+def test_what_is_open_says_nothing_of_the_model(make_client):
+    client = make_client(token="right", name="secret")
+    for path in ("/openapi.json", "/v2/models/other/ready"):
+        text = client.get(path).text
+        for word in ("secret", "circle", "square"):
+            assert word not in text, path
+    known = {"Authorization": "Bearer right"}
+    assert client.get("/v2/models/secret", headers=known).json()["parameters"]["class_names"][0] == "circle"
+    open_to_all = make_client()
+    assert "circle" in open_to_all.get("/openapi.json").text
+    assert "there is shapes" in open_to_all.get("/v2/models/other/ready").text
+
+
+def test_a_token_may_hold_any_letter(make_client):
+    client = make_client(token="gehe\u00ef\u00e0")
+    assert client.get("/v2", headers={"Authorization": "Bearer gehe\u00ef\u00e0".encode()}).status_code == 200
+    assert client.get("/v2", headers={"Authorization": "Bearer gehe\u00ef".encode()}).status_code == 401
+
+
 def test_a_body_that_is_too_large_is_refused_by_its_announcement_and_by_its_bytes(make_client):
     client = make_client(body_bytes=1000)
     announced = client.post("/predict", content=bytes(1001))

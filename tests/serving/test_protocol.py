@@ -184,3 +184,15 @@ def test_what_cannot_be_answered_is_told_why(client, request_, status, said):
 def test_a_wrong_length_of_the_json_part(client, length):
     response = client.post(INFER, content=b"{}", headers={"Inference-Header-Content-Length": length})
     assert response.status_code == 400
+
+
+def test_the_platform_is_the_runtime_of_the_bundle():
+    from dataclasses import replace
+    from pathlib import Path
+
+    from imgrec_cli.bundle import Manifest
+    from imgrec_cli.serving.protocol import model_metadata
+
+    manifest = Manifest.read(Path(__file__).parents[1] / "fixtures" / "bundle-1")
+    platforms = [model_metadata("x", replace(manifest, target=t))["platform"] for t in ("litert-int8", "onnx")]
+    assert platforms == ["litert", "onnx"]

@@ -88,12 +88,20 @@ def test_students_fit_and_are_of_the_same_kind(tiny_config):
 def test_a_student_learns_the_teachers_answers(tiny_config, trained):
     from imgrec_cli.training.smaller import distilled
 
-    config = load_config(tiny_config, ["train.epochs=20", "image.size=[11, 11]", "train.precision=float32"])
-    student = distilled(trained, config.model_copy(update={"image": config.image}), lambda event: None)
+    before = trained.model.get_weights()
+    try:
+        # so little training leaves the teacher unsure of everything: surer of the same answers, it says more
+        trained.model.set_weights([*before[:-2], *(20 * part for part in before[-2:])])
+        teacher = trained.of(trained.config, trained.dataset, trained.model, lambda event: None)
+        config = load_config(tiny_config, ["train.epochs=60", "image.size=[11, 11]", "train.precision=float32"])
+        student = distilled(teacher, config, lambda event: None)
+    finally:
+        trained.model.set_weights(before)
     assert student.dataset.pixels.shape[1:3] == (11, 11)
-    teacher, answers = trained.answers.scores, student.answers.scores
-    assert np.abs(answers - teacher).mean() < np.abs(1 / 3 - teacher).mean() + 0.2
-    assert len(answers) == len(teacher)
+    wanted, answers = teacher.answers.scores, student.answers.scores
+    of_nothing = np.abs(1 / 3 - wanted).mean()
+    assert of_nothing > 0.2
+    assert np.abs(answers - wanted).mean() < 0.8 * of_nothing
 
 
 def test_the_command_writes_the_smallest_that_fits(imgrec, run):
@@ -134,3 +142,20 @@ def test_a_student_sees_no_mixed_pictures_since_its_teacher_answers_single_ones(
 
     config = load_config(tiny_config, ["augment=[{type: flip}, {type: mixup}, {type: erase}, {type: cutmix}]"])
     assert [step.type for step in without_mixing(config).augment] == ["flip", "erase"]
+
+
+def test_no_student_is_smaller_than_its_network_can_be(tiny_config):
+    from imgrec_cli.training.smaller import students
+
+    def sides(side):
+        found = load_config(
+            tiny_config,
+            [
+                *(f"image.size=[{side}, {side}]", "image.color=rgb"),
+                "model={type: backbone, name: xception, weights: none}",
+            ],
+        )
+        return [student.image.size for _, student in students(found, 3, 10**9)]
+
+    assert sides(120) == [(80, 80)]
+    assert sides(90) == []  # 60 pixels are less than the 71 that Xception takes

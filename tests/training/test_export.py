@@ -341,3 +341,27 @@ def test_names_become_c_literals_of_utf8():
     from imgrec_cli.training.micro import _c_string
 
     assert _c_string('a "b" é') == r'"a \042b\042 \303\251"'
+
+
+def test_an_old_bundle_stays_where_the_new_one_cannot_take_its_place(tmp_path, monkeypatch):
+    from imgrec_cli.training.export import _put
+
+    place, unfinished = tmp_path / "bundle", tmp_path / ".bundle.unfinished"
+    for folder in (place, unfinished):
+        folder.mkdir()
+        (folder / "name.txt").write_text(folder.name)
+    replace = Path.replace
+
+    def refuse_the_new_one(path, target):
+        if path == unfinished:
+            raise PermissionError("open in another program")
+        return replace(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", refuse_the_new_one)
+        with pytest.raises(PermissionError):
+            _put(unfinished, place)
+    assert (place / "name.txt").read_text() == "bundle"
+    _put(unfinished, place)
+    assert (place / "name.txt").read_text() == ".bundle.unfinished"
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
