@@ -33,7 +33,9 @@ def test_a_run_whose_folder_vanished_is_not_taken_for_one_that_never_began(tmp_p
         run.folder.rename(tmp_path / "elsewhere")
         raise FileNotFoundError(2, "No such file or directory", str(run.folder))
 
-    monkeypatch.setattr(running, "set_up", lambda config, on_event: (SimpleNamespace(class_names=["a"]), None, config))
+    monkeypatch.setattr(
+        running, "set_up", lambda config, on_event, **_: (SimpleNamespace(class_names=["a"]), None, config)
+    )
     monkeypatch.setattr(running, "machine_facts", lambda machine: {})
     monkeypatch.setattr(running, "_worked", vanish)
     # its disk may be back at that moment
