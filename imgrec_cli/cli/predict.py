@@ -103,7 +103,7 @@ def predict(
     files: dict[str, Path] = {}  # of a sheet
     bad = answered = 0
 
-    def images() -> "Iterator[tuple[str, Path | bytes]]":
+    def images() -> "Iterator[tuple[str, File | bytes]]":
         for name, source in _images(paths):
             if part is not None and not in_shard(name, part):
                 continue
