@@ -70,8 +70,10 @@ def measure(pattern: str) -> dict[str, float]:
     # any digest does: these are remembered by the files' names, sizes and times
     files.remember([f"{row:032x}" for row in range(len(files.paths))])
     told("index")
-    again = Files(files.paths, "a million").known_digests()
-    if again is None or again[-1] != f"{len(files.paths) - 1:032x}":
+    paths = files.paths
+    del files
+    again = Files(paths, "a million").known_digests()
+    if again is None or again[-1] != f"{len(paths) - 1:032x}":
         raise SystemExit("the index does not say what was written into it")
     told("index read")
     order(0, 1, images)

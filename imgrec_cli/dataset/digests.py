@@ -60,7 +60,8 @@ class Files:
         wanted = self._names()
         places = np.minimum(np.searchsorted(names, wanted), len(names) - 1)
         same = (names[places] == wanted) & (stamps[places] == self._stamps).all(axis=1) & (self._stamps[:, 0] >= 0)
-        found = [digest.decode() for digest in digests[places].tolist()]
+        del stamps, wanted
+        found = [digest.decode() for digest in digests[places]]
         unread = np.flatnonzero(~same).tolist()
         if not unread:
             self._digests = found

@@ -78,9 +78,10 @@ def _without(leaked: Set[int], assigned: dict[int, Split], listing: Listing) -> 
 
 
 def _what_decides(places: list[int], listing: Listing, facts: list[Facts]) -> tuple[list[str], list[int], list[str]]:
-    """Paths, labels and identities of images, from which their splits follow."""
+    """Paths, labels and identities of images, from which their splits follow; an unseen image equals no other."""
     examples = [listing.examples[place] for place in places]
-    return [e.path for e in examples], [e.label for e in examples], [facts[place].identity for place in places]
+    identities = [facts[place].identity or example.file for place, example in zip(places, examples, strict=True)]
+    return [e.path for e in examples], [e.label for e in examples], identities
 
 
 def _fold(places: list[int], listing: Listing, facts: list[Facts], data: "Data", seed: int) -> list[int]:

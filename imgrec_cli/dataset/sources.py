@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 from urllib.parse import unquote
 
 from imgrec_cli.dataset.walk import LITTER, SUFFIXES, entries, images_below, nfc, suffix_of
@@ -128,7 +128,7 @@ def _in_shards(place: str) -> Found:
     images = [image for found in by_shard.values() for image in found]
     if len({path for path, _, _ in images}) < len(images):
         images = [
-            (f"{nfc(tar.rpartition('/')[2].removesuffix('.tar'))}/{path}", file, label)
+            (f"{nfc(PurePath(tar).stem)}/{path}", file, label)
             for tar, found in by_shard.items()
             for path, file, label in found
         ]

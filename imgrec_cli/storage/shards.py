@@ -52,7 +52,7 @@ _known: dict[str, Members] = {}
 
 def are_shards(name: str) -> bool:
     """Whether a name is that of a shard, or of several as WebDataset writes them: train-{000..146}.tar."""
-    return name.lower().endswith(".tar")
+    return name.lower().endswith(".tar") and not os.path.isdir(name)  # noqa: PTH112 - may be a URL
 
 
 def expanded(name: str) -> list[str]:

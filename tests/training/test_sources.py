@@ -1,5 +1,6 @@
 """The sample in tar shards and on a server of S3 trains to the weights of the folder, to the bit, and goes on so."""
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,6 +51,7 @@ def bucket(root: Path, shards: Path) -> Iterator[str]:
     """s3://photos on a server on loopback, with the sample's folders and the shards."""
     moto = pytest.importorskip("moto.server", reason="the server")
     s3fs = pytest.importorskip("s3fs", reason="the `remote` extra")
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line for every request
     server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     with pytest.MonkeyPatch.context() as patch:
@@ -123,7 +125,8 @@ def test_s3_trains_to_the_weights_of_the_folder(
 def test_what_s3_says_is_told(bucket: str, tmp_path: Path, imgrec) -> None:
     config = tmp_path / "config.yaml"
     config.write_text(
-        f"version: 1\ndata: {{folder: {bucket}-of-nobody/a}}\nmodel: {{type: layers, layers: [{{type: flatten}}]}}\n",
+        f"version: 1\ndata: {{folder: {bucket}-of-nobody/a}}\nimage: {{size: [28, 28], color: gray}}\n"
+        "model: {type: layers, layers: [{type: flatten}]}\n",
         encoding="utf-8",
     )
     done = imgrec("train", config)
@@ -131,6 +134,6 @@ def test_what_s3_says_is_told(bucket: str, tmp_path: Path, imgrec) -> None:
     assert "s3://photos-of-nobody/a: there is nothing" in done.err
     assert "hidden" not in done.err
     assert os.environ["AWS_ENDPOINT_URL"].startswith("http://127.0.0.1:")
-    done = imgrec("data", "check", config, "--set", f"data.folder={bucket}/shards/train-{{0..2}}.tar")
+    done = imgrec("data", "check", config, "--set", f"data.folder={bucket}/shards/test-{{0..2}}.tar")
     assert done.code == 0, done.err
-    assert "510 images" in done.out
+    assert "200 images in 10 classes looked at" in done.out
