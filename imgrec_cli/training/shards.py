@@ -59,7 +59,8 @@ class InShards(keras.Model):
             mine = self.shards // devices
             first = jax.lax.axis_index(axes) * mine if axes else 0
             numbers = (first + jax.numpy.arange(mine)).astype("uint32")
-            outputs, seeds_after, summed = [], [], []
+            outputs, seeds_after = [], []
+            summed: list[tuple[Tree, int]] = []
             for place, (images, labels) in enumerate(
                 zip(jax.numpy.split(x, mine), jax.numpy.split(y, mine), strict=True)
             ):
