@@ -33,8 +33,11 @@ def photos(make_image) -> Iterator[str]:
     system.rm("/photos", recursive=True)
 
 
-def test_a_folder_behind_a_url_is_the_folder_on_disk(photos: str, tmp_path: Path) -> None:
+def test_a_folder_behind_a_url_is_the_folder_on_disk(
+    photos: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     expected = load_dataset(Data(folder=str(tmp_path / "photos")), SMALL, 3)
+    monkeypatch.setenv("IMGREC_CACHE", str(tmp_path / "another"))  # else the pack of the folder is found
     found = load_dataset(Data(folder=f"{photos}/"), SMALL, 3)
     assert [(e.path, e.label, e.split) for e in found.examples] == [
         (e.path, e.label, e.split) for e in expected.examples
@@ -103,7 +106,7 @@ def test_a_file_that_vanished_since_the_list_is_left_out_by_name(photos: str, mo
     assert [(one.path, one.reason) for one in dataset.skipped] == [("cat/0.png", "no such file behind the URL")]
 
 
-def test_shards_behind_a_url(photos: str, tmp_path: Path) -> None:
+def test_shards_behind_a_url(photos: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import tarfile
 
     system = fsspec.filesystem("memory")
@@ -113,6 +116,7 @@ def test_shards_behind_a_url(photos: str, tmp_path: Path) -> None:
                 tar.add(file, file.relative_to(tmp_path / "photos" / "train").as_posix())
         system.pipe_file(f"/photos/shards/s{number}.tar", (tmp_path / "s.tar").read_bytes())
     expected = load_dataset(Data(folder=str(tmp_path / "photos" / "train")), SMALL, 3)
+    monkeypatch.setenv("IMGREC_CACHE", str(tmp_path / "another"))
     found = load_dataset(Data(folder="memory://photos/shards/s{0..1}.tar"), SMALL, 3)
     assert found.fingerprint == expected.fingerprint
     np.testing.assert_array_equal(found.pixels, expected.pixels)

@@ -22,7 +22,9 @@ def trained(folder: Path, root: Path, *places: str) -> Run:
     config = folder / "config.yaml"
     lines = (root / "configs" / "quickstart.yaml").read_text(encoding="utf-8").splitlines()
     config.write_text("\n".join(line for line in lines if "folder:" not in line), encoding="utf-8")
-    return train(config, [*SETTINGS, *places], runs=folder / "runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IMGREC_CACHE", str(folder / "cache"))  # else the pack of the folder would be found
+        return train(config, [*SETTINGS, *places], runs=folder / "runs")
 
 
 @pytest.fixture(scope="module")
