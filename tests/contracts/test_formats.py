@@ -8,6 +8,7 @@ import pytest
 pytestmark = pytest.mark.tf
 
 RUN = """\
+.lock
 analysis/audit.json
 analysis/augmented.png
 analysis/layers.json
