@@ -7,13 +7,11 @@ and a pack reads images class by class, from all shards.
 import json
 import os
 import re
-import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
-from zipfile import BadZipFile
 
 from imgrec_cli.atomic import replacing
 from imgrec_cli.errors import BadImageError, DataError
@@ -78,6 +76,8 @@ def members(tar: str, renewed: bool = False) -> Members:
 
     Raises DataError where it is no intact tar file, and as `remote` does.
     """
+    from zipfile import BadZipFile  # here, as tarfile below: `imgrec predict` passes by
+
     import numpy as np
 
     stamp = _stamp(tar, renewed)
@@ -162,6 +162,8 @@ def _part(tar: str, begin: int, size: int) -> bytes:
 
 def _read(tar: str, stream: BinaryIO, mode: str, stamp: "Stamp") -> Members:
     """One pass over the headers; of the members only the labels are read."""
+    import tarfile
+
     import numpy as np
 
     found: list[tuple[bytes, int, int]] = []
