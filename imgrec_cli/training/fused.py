@@ -16,8 +16,16 @@ Tensor = Any
 
 def missing_kernels() -> list[str]:
     """What this module needs and this Keras or TensorFlow no longer has; empty where all is there."""
-    kernels = ("ResourceApplyAdam", "ResourceApplyKerasMomentum", "ResourceApplyRMSProp", "FusedBatchNormV3")
+    kernels = (
+        "DepthwiseConv2dNativeBackpropFilter",
+        "FusedBatchNormV3",
+        "ResourceApplyAdam",
+        "ResourceApplyKerasMomentum",
+        "ResourceApplyRMSProp",
+    )
     missing = [f"tensorflow.raw_ops.{name}" for name in kernels if not hasattr(tf.raw_ops, name)]
+    if not tf.test.is_built_with_xla():
+        missing.append("XLA")
     if not hasattr(keras.optimizers.Optimizer, "_get_variable_index"):
         missing.append("keras.optimizers.Optimizer._get_variable_index")
     return missing

@@ -140,6 +140,16 @@ def test_batch_norm_after_dense_equals_keras():
     )
 
 
+def test_what_is_missing_is_named(monkeypatch):
+    import tensorflow as tf
+
+    from imgrec_cli.training import fused
+
+    assert fused.missing_kernels() == []
+    monkeypatch.setattr(tf.test, "is_built_with_xla", lambda: False)
+    assert fused.missing_kernels() == ["XLA"]
+
+
 @pytest.fixture
 def without_a_kernel(monkeypatch):
     from imgrec_cli.training import fused, runtime
