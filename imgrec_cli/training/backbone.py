@@ -26,6 +26,7 @@ def backbone(spec: BackboneModel, image: Image, dtype: str, *, fused: bool) -> k
         needless = _needless_biases(plain)
         kernels = fused_kernels() if fused else None
         sums = _sums_before_relu(plain) if kernels is not None else {}
+        paddings = _paddings_of_convolutions(plain) if kernels is not None else {}
         places = {layer.name: place for place, layer in enumerate(plain.layers)}
 
         def copy(layer: keras.layers.Layer) -> keras.layers.Layer:
@@ -34,6 +35,10 @@ def backbone(spec: BackboneModel, image: Image, dtype: str, *, fused: bool) -> k
                 changes = {"use_bias": False}
             elif layer.name in sums.values():
                 changes = {"activation": "linear"}  # the sum before it is a ReLU already
+            elif layer.name in paddings:
+                changes = {"padding": 0}
+            if layer.name in paddings.values():
+                changes["padding"] = "same"
             kind, activation = type(layer), _activation(layer)
             if layer.name in places and _is_numbered(layer):  # additions by `+` are no layers
                 # Keras counts all layers of a process: a run that is resumed would be shipped with other names
@@ -135,6 +140,31 @@ def _sums_before_relu(model: keras.Model) -> dict[str, str]:
             if len(readers) == 1 and _is_relu(readers[0]):
                 found[layer.name] = readers[0].name
     return found
+
+
+def _paddings_of_convolutions(model: keras.Model) -> dict[str, str]:
+    """Zeros around a map whose only reader is a convolution that would put as many there by itself, and its name."""
+    found = {}
+    for layer in model.layers:
+        readers = [node.operation for node in layer._outbound_nodes]
+        if type(layer) is keras.layers.ZeroPadding2D and len(readers) == 1:
+            reader = readers[0]
+            if isinstance(reader, keras.layers.Conv2D | keras.layers.DepthwiseConv2D) and reader.padding == "valid":
+                around = tuple(
+                    _padding_of_same(length, kernel, stride)
+                    for length, kernel, stride in zip(
+                        layer.input.shape[1:3], reader.kernel_size, reader.strides, strict=True
+                    )
+                )
+                if layer.padding == around and reader.dilation_rate == (1, 1):
+                    found[layer.name] = reader.name
+    return found
+
+
+def _padding_of_same(length: int, kernel: int, stride: int) -> tuple[int, int]:
+    """Zeros before and behind an axis for as many outputs as there are steps of the stride in it."""
+    zeros = max(0, (-(-length // stride) - 1) * stride + kernel - length)
+    return zeros // 2, zeros - zeros // 2
 
 
 def _is_relu(layer: keras.layers.Layer) -> bool:

@@ -334,6 +334,24 @@ def test_every_kind_of_network_is_copied_with_its_fast_layers(name):
     assert np.abs(found - expected).max() < 0.05 * np.abs(expected).max()
 
 
+@pytest.mark.parametrize("size", [(64, 96), (75, 65)], ids=str)
+@pytest.mark.parametrize(("name", "odd_only"), [("mobilenet_v2", 0), ("resnet50", 1)])
+def test_zeros_around_a_map_are_left_to_the_convolution_where_it_puts_as_many(name, odd_only, size):
+    import keras
+
+    image = Image(size=size)
+    plain, quick = network(name, image=image), network(name, image=image, fused=True)
+    taken = [
+        layer.name
+        for layer in quick.layers
+        if type(layer) is keras.layers.ZeroPadding2D and layer.padding == ((0, 0), (0, 0))
+    ]
+    assert len(taken) == (4 if not odd_only else size[0] % 2)
+    quick.set_weights(plain.get_weights())
+    images = np.random.default_rng(0).normal(size=(2, *size, 3)).astype("float32")
+    np.testing.assert_allclose(quick(images), plain(images), rtol=1e-4, atol=1e-5)
+
+
 def test_the_dtype_policy_of_the_process_is_left_alone():
     import keras
 
