@@ -278,7 +278,7 @@ def test_what_a_killed_peer_left_goes_on_to_the_same_bits(bereaved, root, tmp_pa
 
 @needs_cluster
 @pytest.mark.slow
-@pytest.mark.parametrize(("processes", "strategy"), [(4, "data"), (4, "model")])
+@pytest.mark.parametrize(("processes", "strategy"), [(2, "data"), (4, "model")])
 def test_in_the_same_parts_several_processes_train_the_same_bits(root, tmp_path, processes, strategy, uninterrupted):
     finish(together(tmp_path / "several", processes, *long(root, f"{{strategy: {strategy}, shards: 8}}")))
     assert_same_bits(uninterrupted, tmp_path / "several")
