@@ -171,3 +171,132 @@ def test_a_missing_kernel_falls_back_to_keras_with_one_warning(tiny_config):
     assert [text for text in runtime.start(Runtime(device="cpu")).warnings if "ResourceApplyAdam" in text] == [
         "training is slower than it could be: this Keras or TensorFlow lacks tensorflow.raw_ops.ResourceApplyAdam"
     ]
+
+
+def outputs_and_gradients(layer, x):
+    """What a built layer makes of x, and the gradients for x and its weights of a loss that is not linear."""
+    import tensorflow as tf
+
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = layer(x)
+        loss = tf.reduce_sum(y * tf.sin(y))
+    return [y, *tape.gradient(loss, [x, *(weight.value for weight in layer.trainable_variables)])]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"kernel_size": 1}, {"kernel_size": 1, "strides": 2}, {"kernel_size": 3, "padding": "same"}],
+    ids=["pointwise", "pointwise with a stride", "3×3"],
+)
+def test_a_convolution_with_a_product_for_a_gradient_has_the_gradient_of_a_convolution(options):
+    import keras
+    import tensorflow as tf
+
+    from imgrec_cli.training import fused
+
+    x = tf.constant(np.random.default_rng(0).normal(size=(4, 7, 6, 5)).astype("float32"))
+    plain, quick = keras.layers.Conv2D(8, **options), fused.Conv2D(8, **options)
+    for layer in (plain, quick):
+        layer.build(x.shape)
+        layer.set_weights(plain.get_weights())
+    expected, found = outputs_and_gradients(plain, x), outputs_and_gradients(quick, x)
+    assert len(expected) == 4
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "side", "expected"),
+    [
+        ({"kernel_size": 1, "strides": 2}, 40, True),
+        ({"kernel_size": 3, "padding": "same"}, 10, True),
+        ({"kernel_size": 3, "padding": "same"}, 20, False),
+        ({"kernel_size": 3, "padding": "valid"}, 5, False),
+        ({"kernel_size": 3, "padding": "same", "strides": 2}, 5, False),
+        ({"kernel_size": 3, "padding": "same", "dilation_rate": 2}, 5, False),
+        ({"kernel_size": 1, "dtype": "float32"}, 5, False),
+    ],
+)
+def test_which_convolutions_train_with_a_product(options, side, expected):
+    import keras
+
+    from imgrec_cli.training import fused
+
+    layer = keras.layers.Conv2D(8, **{"dtype": "mixed_bfloat16", **options})
+    assert fused.Conv2D.fits(layer, layer(keras.Input((side, side, 5))).shape) is expected
+
+
+def test_a_sum_and_its_relu_in_one_pass_have_the_values_and_gradients_of_two():
+    import tensorflow as tf
+
+    from imgrec_cli.training import fused
+
+    first, second = (tf.constant(v, tf.float32) for v in np.random.default_rng(0).normal(size=(2, 3, 4, 4, 5)))
+    results = []
+    for sum_then_relu in (lambda a, b: [tf.nn.relu(a + b)] * 2, lambda a, b: fused.AddReLU()([a, b])):
+        with tf.GradientTape() as tape:
+            tape.watch((first, second))
+            one, other = sum_then_relu(first, second)
+            loss = tf.reduce_sum(tf.square(one)) + tf.reduce_sum(tf.sin(other))
+        results.append([one, other, *tape.gradient(loss, (first, second))])
+    for ours, theirs in zip(*results, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["relu6", "leaky_relu", "silu", "hard_silu", "gelu", "mish", "softplus"])
+def test_an_activation_of_one_pass_has_the_values_and_gradients_of_keras_s(name):
+    import keras
+    import tensorflow as tf
+
+    from imgrec_cli.training import fused
+
+    x = tf.constant(np.random.default_rng(0).normal(scale=4, size=(3, 4, 4, 5)), tf.float32)
+    expected, found = (outputs_and_gradients(kind(name), x) for kind in (keras.layers.Activation, fused.Activation))
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kernel", [3, 5, (3, 1)], ids=str)
+@pytest.mark.parametrize(("strides", "padding"), [(1, "same"), (2, "same"), (2, "valid")])
+@pytest.mark.parametrize("size", [(8, 9), (9, 8)], ids=str)
+def test_a_depthwise_convolution_with_a_turned_kernel_has_the_gradients_of_keras_s(kernel, strides, padding, size):
+    import keras
+    import tensorflow as tf
+
+    from imgrec_cli.training import fused
+
+    x = tf.constant(np.random.default_rng(0).normal(size=(2, *size, 4)), tf.float32)
+    plain, quick = (
+        kind(kernel, strides=strides, padding=padding, activation="tanh")
+        for kind in (keras.layers.DepthwiseConv2D, fused.DepthwiseConv2D)
+    )
+    for layer in (plain, quick):
+        layer.build(x.shape)
+        layer.set_weights(plain.get_weights())
+    expected, found = outputs_and_gradients(plain, x), outputs_and_gradients(quick, x)
+    assert len(expected) == 4
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"padding": "same"}, True),
+        ({"padding": "same", "dtype": "float32"}, True),
+        ({"strides": 2}, True),
+        ({"strides": 2, "dtype": "float32"}, False),  # oneDNN's own is the faster one there
+        ({"padding": "valid"}, False),
+        ({"kernel_size": 2, "padding": "same"}, False),
+        ({"padding": "same", "depth_multiplier": 2}, False),
+        ({"padding": "same", "dilation_rate": 2}, False),
+    ],
+)
+def test_which_depthwise_convolutions_train_with_a_turned_kernel(options, expected):
+    import keras
+
+    from imgrec_cli.training import fused
+
+    layer = keras.layers.DepthwiseConv2D(**{"kernel_size": 3, "dtype": "mixed_bfloat16", **options})
+    assert fused.DepthwiseConv2D.fits(layer) is expected
