@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,7 +26,7 @@ def backbone(spec: BackboneModel, image: Image, dtype: str, *, fused: bool) -> k
         needless = _needless_biases(plain)
         kernels = fused_kernels() if fused else None
         sums = _sums_before_relu(plain) if kernels is not None else {}
-        paddings = _paddings_of_convolutions(plain) if kernels is not None else {}
+        paddings = _paddings_of_convolutions(plain, kernels.zeros_of_same) if kernels is not None else {}
         places = {layer.name: place for place, layer in enumerate(plain.layers)}
 
         def copy(layer: keras.layers.Layer) -> keras.layers.Layer:
@@ -142,7 +142,7 @@ def _sums_before_relu(model: keras.Model) -> dict[str, str]:
     return found
 
 
-def _paddings_of_convolutions(model: keras.Model) -> dict[str, str]:
+def _paddings_of_convolutions(model: keras.Model, zeros: Callable[[int, int, int], tuple[int, int]]) -> dict[str, str]:
     """Zeros around a map whose only reader is a convolution that would put as many there by itself, and its name."""
     found = {}
     for layer in model.layers:
@@ -151,7 +151,7 @@ def _paddings_of_convolutions(model: keras.Model) -> dict[str, str]:
             reader = readers[0]
             if isinstance(reader, keras.layers.Conv2D | keras.layers.DepthwiseConv2D) and reader.padding == "valid":
                 around = tuple(
-                    _padding_of_same(length, kernel, stride)
+                    zeros(length, kernel, stride)
                     for length, kernel, stride in zip(
                         layer.input.shape[1:3], reader.kernel_size, reader.strides, strict=True
                     )
@@ -159,12 +159,6 @@ def _paddings_of_convolutions(model: keras.Model) -> dict[str, str]:
                 if layer.padding == around and reader.dilation_rate == (1, 1):
                     found[layer.name] = reader.name
     return found
-
-
-def _padding_of_same(length: int, kernel: int, stride: int) -> tuple[int, int]:
-    """Zeros before and behind an axis for as many outputs as there are steps of the stride in it."""
-    zeros = max(0, (-(-length // stride) - 1) * stride + kernel - length)
-    return zeros // 2, zeros - zeros // 2
 
 
 def _is_relu(layer: keras.layers.Layer) -> bool:

@@ -272,9 +272,15 @@ class DepthwiseConv2D(keras.layers.DepthwiseConv2D):
 
     def _places(self, axis: int, length: int) -> tuple[int, int]:
         """Where along an axis of the inputs the middle of the kernel stands first, and the length of the axis."""
-        kernel = self.kernel_size[axis]
-        padded = max(0, (-(-length // 2) - 1) * 2 + kernel - length) if self.padding == "same" else 0
-        return kernel // 2 - padded // 2, length
+        kernel, stride = self.kernel_size[axis], self.strides[axis]
+        before = zeros_of_same(length, kernel, stride)[0] if self.padding == "same" else 0
+        return kernel // 2 - before, length
+
+
+def zeros_of_same(length: int, kernel: int, stride: int) -> tuple[int, int]:
+    """Zeros that padding `same` puts before and behind an axis: as many as give an output to every step in it."""
+    zeros = max(0, (-(-length // stride) - 1) * stride + kernel - length)
+    return zeros // 2, zeros - zeros // 2
 
 
 @tf.function(jit_compile=True)
