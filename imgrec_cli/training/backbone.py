@@ -2,8 +2,9 @@
 
 import difflib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any
 
 import keras
@@ -27,9 +28,21 @@ def backbone(spec: BackboneModel, image: Image, dtype: str, *, fused: bool) -> k
         kernels = fused_kernels() if fused else None
         sums = _sums_before_relu(plain) if kernels is not None else {}
         paddings = _paddings_of_convolutions(plain, kernels.zeros_of_same) if kernels is not None else {}
+        normalised = {}
+        if kernels is not None and (spec.freeze or spec.unfreeze is not None):  # no normalisation learns
+            normalised = _normalised_convolutions(plain, kernels, needless)
         places = {layer.name: place for place, layer in enumerate(plain.layers)}
+        made: dict[str, keras.layers.Layer] = {}
 
         def copy(layer: keras.layers.Layer) -> keras.layers.Layer:
+            if layer.name not in made:
+                made[layer.name] = new(layer)
+                if layer.name in normalised:
+                    normalisation = plain.get_layer(normalised[layer.name])
+                    copy(normalisation).put_into(made[layer.name], layer.output.shape)
+            return made[layer.name]
+
+        def new(layer: keras.layers.Layer) -> keras.layers.Layer:
             changes: dict[str, Any] = {}
             if layer.name in needless:
                 changes = {"use_bias": False}
@@ -47,14 +60,17 @@ def backbone(spec: BackboneModel, image: Image, dtype: str, *, fused: bool) -> k
                 kind = kernels.BatchNormalization
             elif kernels is not None and layer.name in sums:
                 kind = kernels.AddReLU
+            elif activation == "relu6" and layer.input._keras_history.operation.name in normalised.values():
+                pass  # oneDNN makes one pass of the convolution, the addition and this
             elif kernels is not None and activation and kernels.Activation.fits(activation, layer.compute_dtype):
                 return kernels.Activation(activation, name=changes.get("name", layer.name), dtype=layer.dtype_policy)
-            elif kernels is not None and kernels.DepthwiseConv2D.fits(layer):
-                kind = kernels.DepthwiseConv2D
+            elif kernels is not None and isinstance(layer, keras.layers.DepthwiseConv2D):
+                if layer.name in normalised or kernels.DepthwiseConv2D.fits(layer):
+                    kind = kernels.DepthwiseConv2D
             elif (
                 kernels is not None
                 and isinstance(layer, keras.layers.Conv2D)
-                and kernels.Conv2D.fits(layer, layer.output.shape)
+                and (layer.name in normalised or kernels.Conv2D.fits(layer, layer.output.shape))
             ):
                 kind = kernels.Conv2D
             return kind.from_config({**layer.get_config(), **changes})
@@ -127,6 +143,19 @@ def _needless_biases(model: keras.Model) -> dict[str, str]:
         if isinstance(layer, keras.layers.Conv2D) and layer.use_bias:
             readers = [node.operation for node in layer._outbound_nodes]
             if len(readers) == 1 and isinstance(readers[0], keras.layers.BatchNormalization):
+                found[layer.name] = readers[0].name
+    return found
+
+
+def _normalised_convolutions(model: keras.Model, kernels: ModuleType, needless: Container[str]) -> dict[str, str]:
+    """Convolutions without a bias, but a needless one, whose only reader is a batch normalisation; that one's name."""
+    found = {}
+    for layer in model.layers:
+        if kernels.Conv2D.can_stand_for(layer) or kernels.DepthwiseConv2D.can_stand_for(layer):
+            readers = [node.operation for node in layer._outbound_nodes]
+            alone = len(readers) == 1 and type(readers[0]) is keras.layers.BatchNormalization
+            linear = layer.activation is keras.activations.linear and (not layer.use_bias or layer.name in needless)
+            if alone and linear and readers[0].axis in (-1, 3):
                 found[layer.name] = readers[0].name
     return found
 

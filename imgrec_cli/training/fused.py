@@ -6,6 +6,7 @@ where a kernel does not apply. docs/fused-kernels.md says what to check when Ker
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -110,13 +111,34 @@ class RMSprop(keras.optimizers.RMSprop):
 class BatchNormalization(keras.layers.BatchNormalization):
     """keras.layers.BatchNormalization with TensorFlow's fused kernel in training.
 
-    Statistics, moving averages and gradients are those of Keras's layer. Frozen and inference behaviour are its own.
+    Statistics, moving averages and gradients are those of Keras's layer. Inference behaviour is its own. A frozen one
+    may lie in the kernel of the convolution before it (`put_into`), and otherwise takes the same kernel's other mode.
     """
 
+    _in_convolution = False
+
+    def put_into(self, convolution: "Conv2D | DepthwiseConv2D", maps: tuple[int | None, ...]) -> None:
+        """Let a convolution that gives `maps` [B, H, W, C] to this layer alone multiply by `_factor`, in its kernel.
+
+        For layers that stay frozen. What is left to do here is an addition, of which oneDNN makes one pass with the
+        convolution.
+        """
+        self.build(maps)
+        self._in_convolution = True
+        convolution.factor = self._factor
+
+    def _factor(self) -> Tensor:
+        """What a frozen normalisation multiplies by, float32 [C]."""
+        factor = tf.math.rsqrt(tf.convert_to_tensor(self.moving_variance) + self.epsilon)
+        return factor * tf.convert_to_tensor(self.gamma) if self.scale else factor
+
     def call(self, inputs: Tensor, training: bool | None = None, mask: Tensor | None = None) -> Tensor:
+        if self._in_convolution:
+            offset = -tf.convert_to_tensor(self.moving_mean) * self._factor()
+            offset += tf.convert_to_tensor(self.beta) if self.center else 0.0
+            return tf.nn.bias_add(inputs, tf.cast(offset, inputs.dtype))
         fits = (
             training
-            and self.trainable
             and mask is None
             and not self.renorm
             and not self.synchronized
@@ -129,11 +151,24 @@ class BatchNormalization(keras.layers.BatchNormalization):
         if not fits:
             return super().call(inputs, training=training, mask=mask)
         channels = inputs.shape[-1]
+        scale = tf.convert_to_tensor(self.gamma) if self.scale else tf.ones(channels)
+        offset = tf.convert_to_tensor(self.beta) if self.center else tf.zeros(channels)
+        if not self.trainable:
+            outputs, *_ = tf.raw_ops.FusedBatchNormV3(
+                x=inputs,
+                scale=scale,
+                offset=offset,
+                mean=tf.convert_to_tensor(self.moving_mean),
+                variance=tf.convert_to_tensor(self.moving_variance),
+                epsilon=self.epsilon,
+                is_training=False,
+            )
+            return tf.cast(outputs, self.compute_dtype)
         values = tf.size(inputs, out_type=tf.int64) // channels
         outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
             x=inputs,
-            scale=tf.convert_to_tensor(self.gamma) if self.scale else tf.ones(channels),
-            offset=tf.convert_to_tensor(self.beta) if self.center else tf.zeros(channels),
+            scale=scale,
+            offset=offset,
             mean=tf.zeros(0),
             variance=tf.zeros(0),
             epsilon=self.epsilon,
@@ -224,21 +259,35 @@ def _compiled(activation: Any) -> tuple[Any, Any]:
     return tf.function(activation, jit_compile=True), of_inputs
 
 
+def _times(kernel: Tensor, factor: Tensor) -> Tensor:
+    """A kernel times a float32 factor, rounded once."""
+    return tf.cast(tf.cast(kernel, tf.float32) * factor, kernel.dtype)
+
+
 class DepthwiseConv2D(keras.layers.DepthwiseConv2D):
     """keras.layers.DepthwiseConv2D whose gradient for its inputs is a depthwise convolution with the kernel turned.
 
     The sums are the same. Measured on two cores with amx_bf16: oneDNN's own takes twice as long in bfloat16, and with
-    a stride six to twenty times.
+    a stride six to twenty times. `factor` may hold what gives a float32 [C] that outputs are multiplied by.
     """
 
+    factor: Callable[[], Tensor] | None = None
+
     @staticmethod
-    def fits(layer: keras.layers.Layer) -> bool:
-        """Whether a Keras layer is a convolution that this one can stand for, and faster."""
+    def can_stand_for(layer: keras.layers.Layer) -> bool:
+        """Whether a Keras layer is a convolution that this one gives the outputs of."""
         return (
-            type(layer) is keras.layers.DepthwiseConv2D
+            isinstance(layer, keras.layers.DepthwiseConv2D)
             and layer.depth_multiplier == 1
             and layer.data_format == "channels_last"
             and layer.dilation_rate == (1, 1)
+        )
+
+    @staticmethod
+    def fits(layer: keras.layers.Layer) -> bool:
+        """Whether it is one whose gradient is faster here."""
+        return (
+            DepthwiseConv2D.can_stand_for(layer)
             and all(size % 2 for size in layer.kernel_size)
             and (
                 (layer.strides == (1, 1) and layer.padding == "same")
@@ -248,6 +297,9 @@ class DepthwiseConv2D(keras.layers.DepthwiseConv2D):
 
     def call(self, inputs: Tensor) -> Tensor:
         padding, steps = self.padding.upper(), [1, *self.strides, 1]
+        kernel = tf.cast(tf.convert_to_tensor(self.kernel), inputs.dtype)
+        if self.factor is not None:
+            kernel = _times(kernel, self.factor()[:, None])
 
         @tf.custom_gradient
         def convolution(x: Tensor, weights: Tensor) -> tuple[Tensor, Any]:
@@ -265,7 +317,10 @@ class DepthwiseConv2D(keras.layers.DepthwiseConv2D):
 
             return tf.nn.depthwise_conv2d(x, weights, steps, padding), gradient
 
-        outputs = convolution(inputs, tf.cast(tf.convert_to_tensor(self.kernel), inputs.dtype))
+        if DepthwiseConv2D.fits(self):
+            outputs = convolution(inputs, kernel)
+        else:
+            outputs = tf.nn.depthwise_conv2d(inputs, kernel, steps, padding)
         if self.use_bias:
             outputs = tf.nn.bias_add(outputs, tf.cast(tf.convert_to_tensor(self.bias), outputs.dtype))
         return self.activation(outputs)
@@ -298,19 +353,21 @@ class Conv2D(keras.layers.Conv2D):
     """keras.layers.Conv2D whose kernel's gradient is a matrix product, for the shapes where that is faster in bfloat16.
 
     The sums are the same. Measured on two cores with amx_bf16: oneDNN takes two to five times as long for kernels of
-    one pixel, and four times as long for kernels of 3×3 on maps of 5×5; on maps of 20×20 it is twice as fast.
+    one pixel, and four times as long for kernels of 3×3 on maps of 5×5; on maps of 20×20 it is twice as fast. `factor`
+    may hold what gives a float32 [C] that outputs are multiplied by.
     """
+
+    factor: Callable[[], Tensor] | None = None
+
+    @staticmethod
+    def can_stand_for(layer: keras.layers.Layer) -> bool:
+        """Whether a Keras layer is a convolution that this one gives the outputs of."""
+        return isinstance(layer, keras.layers.Conv2D) and layer.data_format == "channels_last"
 
     @staticmethod
     def fits(layer: keras.layers.Layer, output_shape: tuple[int | None, ...]) -> bool:
-        """Whether a Keras layer that gives maps [B, H, W, C] of this shape is a convolution that this one can stand
-        for."""
-        if (
-            type(layer) is not keras.layers.Conv2D
-            or layer.groups != 1
-            or layer.data_format != "channels_last"
-            or layer.compute_dtype != "bfloat16"
-        ):
+        """Whether it is one that gives maps [B, H, W, C] of a shape for which its gradient is faster here."""
+        if not Conv2D.can_stand_for(layer) or layer.groups != 1 or layer.compute_dtype != "bfloat16":
             return False
         if layer.kernel_size == (1, 1):
             return True
@@ -324,6 +381,10 @@ class Conv2D(keras.layers.Conv2D):
         )
 
     def convolution_op(self, inputs: Tensor, kernel: Tensor) -> Tensor:
+        if self.factor is not None:
+            kernel = _times(tf.convert_to_tensor(kernel), self.factor())
+        if not Conv2D.fits(self, self.compute_output_shape(inputs.shape)):
+            return super().convolution_op(inputs, kernel)
         padding = "SAME" if self.kernel_size == (3, 3) else "VALID"
         steps = [1, *self.strides, 1]
 

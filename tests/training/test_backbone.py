@@ -201,6 +201,39 @@ def test_every_kind_of_network_is_copied_with_its_fast_layers(name):
     assert np.abs(found - expected).max() < 0.05 * np.abs(expected).max()
 
 
+@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet50", "mobilenet_v3_small", "densenet121"])
+def test_normalisations_that_stay_frozen_lie_in_the_convolutions_and_train_as_keras_s_do(name):
+    import keras
+    import tensorflow as tf
+
+    width = 0.75 if name == "mobilenet_v3_small" else 1.0
+    half = {"freeze": True, "unfreeze": {"from_layer": "50%", "epochs": 1, "learning_rate": 1e-3}}
+    plain, quick = (network(name, width=width, fused=fused, **half) for fused in (False, True))
+    random = np.random.default_rng(0)
+    for layer in plain.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            shape = layer.moving_mean.shape
+            around = (1.0, 0.0, 0.0, 1.0)[-len(layer.weights) :]
+            layer.set_weights([random.uniform(middle - 0.2, middle + 0.2, shape) for middle in around])
+    quick.set_weights(plain.get_weights())
+    images = random.normal(size=(2, 32, 64, 3)).astype("float32")
+    results = []
+    for model in (plain, quick):
+        with tf.GradientTape() as tape:
+            features = model(images, training=True)
+            loss = tf.reduce_sum(tf.sin(features))
+        results.append([features, *tape.gradient(loss, [weight.value for weight in model.trainable_variables])])
+    assert len(results[0]) > 5
+    for theirs, ours in zip(*results, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4 * np.abs(theirs).max())
+    for theirs, ours in zip(plain.weights, quick.weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs)  # no statistic has moved
+    rough = network(name, width=width, fused=True, dtype="mixed_bfloat16", **half)
+    rough.set_weights(plain.get_weights())
+    expected = results[0][0].numpy()
+    assert np.abs(rough(images, training=True).numpy().astype("float32") - expected).max() < 0.05 * expected.max()
+
+
 @pytest.mark.parametrize("size", [(64, 96), (75, 65)], ids=str)
 @pytest.mark.parametrize(("name", "odd_only"), [("mobilenet_v2", 0), ("resnet50", 1)])
 def test_zeros_around_a_map_are_left_to_the_convolution_where_it_puts_as_many(name, odd_only, size):
