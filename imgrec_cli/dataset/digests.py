@@ -24,12 +24,14 @@ _UNKNOWN = (-1, -1, -1, -1)
 class Files:
     """Image files in their order, and the folders they come from, by which they are remembered and spoken of.
 
-    A file of the same stamp (storage.Stamp) as before has the same content.
+    A file of the same stamp (storage.Stamp) as before has the same content. `part` is what they are of the folders,
+    such as `part 3 of 8`, empty where they are all files.
     """
 
-    def __init__(self, paths: Sequence[str], source: str) -> None:
+    def __init__(self, paths: Sequence[str], source: str, part: str = "") -> None:
         self.paths = paths
-        self.source = source
+        self.part = part
+        self.source = source = f"{source}, {part}" if part else source
         # Taken before the files are read: one that is changed while it is read is read again the next time.
         stamps = chain.from_iterable(stamp_of(path) or _UNKNOWN for path in paths)
         self._stamps = np.fromiter(stamps, np.int64).reshape(-1, len(_UNKNOWN))
