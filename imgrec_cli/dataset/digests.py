@@ -77,7 +77,7 @@ class Files:
         """Keep the digests of all files that could be read."""
         self._digests = list(digests)
         names = self._names()
-        kept = np.array([bool(digest) for digest in digests]) & (self._stamps[:, 0] >= 0)
+        kept = np.array([bool(digest) for digest in digests], bool) & (self._stamps[:, 0] >= 0)
         order = np.flatnonzero(kept)[np.argsort(names[kept])]
         texts = np.array(digests, "S32")[order]
         with suppress(OSError), replacing(self._index) as stream:  # where it cannot be written it costs time, no more

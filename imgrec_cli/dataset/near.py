@@ -121,7 +121,7 @@ def near_by_direction(
 
 def directions(pixels: Pixels) -> Directions:
     """Gray pictures with mean 0 and length 1, float32 [N, SIDE²], and which of them are too flat to be compared."""
-    small = small_gray(pixels).reshape(len(pixels), -1)
+    small = small_gray(pixels).reshape(len(pixels), SIDE * SIDE)
     small -= small.mean(axis=1, keepdims=True)
     lengths = np.linalg.norm(small, axis=1, keepdims=True)
     return small / np.maximum(lengths, 1e-6), lengths[:, 0] < FLATTEST * SIDE

@@ -148,7 +148,7 @@ def open_parts(
         for process, answer in enumerate(told):
             of_it = np.flatnonzero(owner == process)
             end = len(of_it) * SIDE * SIDE * every.itemsize
-            every[of_it] = np.frombuffer(answer[:end], np.float32).reshape(len(of_it), -1)
+            every[of_it] = np.frombuffer(answer[:end], np.float32).reshape(len(of_it), SIDE * SIDE)
             every_flat[of_it] = np.frombuffer(answer[end:], bool)
         return every, every_flat
 
@@ -181,7 +181,7 @@ def _own_packs(files: Files, spec: PixelSpec, on_event: Listener, parts: Parts, 
     if missing:
         which = ", ".join(str(parts.own[place] + 1) for place in missing)
         count, done = sum(len(own[place].paths) for place in missing), 0
-        task = announced(count, spec, f", part {which} of {parts.count}", on_event)
+        task = announced(count, spec, f", parts {which} of {parts.count}", on_event)
         advance = throttled("packing", count, on_event)
 
         def after(done: int) -> Progress:

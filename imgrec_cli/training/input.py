@@ -203,7 +203,7 @@ def _require_parts(config: Config, dataset: Dataset, deal: Deal) -> None:
     if size % deal.count:
         raise InputError(
             f"distribute.pack_parts: {size} images of a batch cannot be divided into {deal.count} parts",
-            f"use train.batch_size={-(-size // deal.count) * deal.count}, or fewer parts",
+            f"use train.batch_size={size // deal.count * deal.count}, or fewer parts" if size > deal.count else fewer,
         )
     if deal.count == 1:
         return
