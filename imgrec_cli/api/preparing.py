@@ -97,10 +97,11 @@ def loaded_images(
     job: "Job | None" = None,
 ) -> "tuple[Dataset, Config]":
     """Read the images, resolve what they decide, and record both in the run; a run that has them recorded is held to
-    them. The processes of a `job` may share the work. Raises what says before the start that disk or memory will not
-    do."""
+    them. The processes of a `job` may share the work. Raises what says before the start that parts, disk or memory will
+    not do."""
     from imgrec_cli.config import Standardize, resolved_yaml
     from imgrec_cli.dataset import load_dataset
+    from imgrec_cli.training.input import require_parts
 
     if dataset is None:
         parts = None if job is None else _parts(config, listing, job)
@@ -112,6 +113,7 @@ def loaded_images(
     batch_size = min(config.train.images_per_step, len(dataset.rows("train")))
     train = config.train.model_copy(update={"batch_size": batch_size})
     config = config.model_copy(update={"image": image, "train": train})
+    require_parts(config, dataset)
     if run is not None:
         from imgrec_cli.training.needs import check_disk, check_memory
 

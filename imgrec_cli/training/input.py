@@ -93,6 +93,30 @@ def dealt(config: Config, dataset: Dataset) -> Deal:
     return WHOLE if count is None else Deal(count, dataset.places % count)
 
 
+def require_parts(config: Config, dataset: Dataset) -> None:
+    """Raise InputError or DataError where a batch, or the training images, cannot be dealt as the config says."""
+    deal = dealt(config, dataset)
+    size, fewer = config.train.images_per_step, "use fewer distribute.pack_parts, or none"
+    if size % deal.count:
+        raise InputError(
+            f"distribute.pack_parts: {size} images of a batch cannot be divided into {deal.count} parts",
+            f"use train.batch_size={size // deal.count * deal.count}, or fewer parts" if size > deal.count else fewer,
+        )
+    if deal.count == 1:
+        return
+    parts, labels = deal.part_of[dataset.rows("train")], dataset.labels("train")
+    for part in range(deal.count):
+        present = np.unique(labels[parts == part])
+        named = f"distribute.pack_parts: part {part + 1} of {deal.count} has no training image"
+        if not len(present):
+            raise DataError(named, fewer)
+        missing = np.setdiff1d(labels, present)
+        if config.train.sampling == "balanced" and len(missing):
+            raise DataError(
+                f"{named} of {dataset.class_names[missing[0]]}, and balanced sampling needs every class in each", fewer
+            )
+
+
 @dataclass
 class InputClock:
     """Seconds spent gathering batches: where they fill the time of an epoch, training waits for its input."""
@@ -179,12 +203,8 @@ class Source:
 
 def training_source(config: Config, dataset: Dataset, inputs: Inputs, part: slice = slice(None)) -> Source:
     """The training examples of a data set as the resolved config samples them, with `inputs` by row; `part` is what
-    this process feeds of every batch.
-
-    Raises InputError or DataError where batch or images cannot be dealt to the parts of the pack.
-    """
-    train, deal = config.train, dealt(config, dataset)
-    _require_parts(config, dataset, deal)
+    this process feeds of every batch."""
+    train = config.train
     return Source(
         inputs,
         dataset.rows("train"),
@@ -194,30 +214,8 @@ def training_source(config: Config, dataset: Dataset, inputs: Inputs, part: slic
         train.sampling == "balanced",
         as_places=config.teacher is not None,
         part=part,
-        deal=deal,
+        deal=dealt(config, dataset),
     )
-
-
-def _require_parts(config: Config, dataset: Dataset, deal: Deal) -> None:
-    size, fewer = config.train.images_per_step, "use fewer distribute.pack_parts, or none"
-    if size % deal.count:
-        raise InputError(
-            f"distribute.pack_parts: {size} images of a batch cannot be divided into {deal.count} parts",
-            f"use train.batch_size={size // deal.count * deal.count}, or fewer parts" if size > deal.count else fewer,
-        )
-    if deal.count == 1:
-        return
-    parts, labels = deal.part_of[dataset.rows("train")], dataset.labels("train")
-    for part in range(deal.count):
-        present = np.unique(labels[parts == part])
-        named = f"distribute.pack_parts: part {part + 1} of {deal.count} has no training image"
-        if not len(present):
-            raise DataError(named, fewer)
-        missing = np.setdiff1d(labels, present)
-        if config.train.sampling == "balanced" and len(missing):
-            raise DataError(
-                f"{named} of {dataset.class_names[missing[0]]}, and balanced sampling needs every class in each", fewer
-            )
 
 
 def without_autotuning(batches: Any) -> Any:

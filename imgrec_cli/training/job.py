@@ -26,7 +26,7 @@ LOST = re.compile(
 )
 _WAIT_MS = 24 * 3600 * 1000  # for what another process does meanwhile, such as packing; one that died is missed earlier
 _CONNECT_SECONDS = 300  # hosts of a scheduler do not start at once
-_CHUNK_BYTES = 1 << 24  # exchanged at once: it lies on every device, once for each process
+_EXCHANGED_BYTES = 1 << 26  # at once, of all processes together: it lies on every device
 
 
 @dataclass
@@ -83,9 +83,9 @@ class Job:
         with lost_peers_said():
             _client().wait_at_barrier(f"imgrec-exchange-{self._said}", _WAIT_MS)  # a collective waits for minutes only
             lengths = [int.from_bytes(row.tobytes(), "big") for row in gathered(len(data).to_bytes(8, "big"))]
-            longest, told = max(lengths), [b""] * self.count
-            for start in range(0, longest, _CHUNK_BYTES):
-                size = min(_CHUNK_BYTES, longest - start)
+            longest, chunk, told = max(lengths), _EXCHANGED_BYTES // self.count, [b""] * self.count
+            for start in range(0, longest, chunk):
+                size = min(chunk, longest - start)
                 for index, row in enumerate(gathered(data[start : start + size].ljust(size, b"\0"))):
                     told[index] += row.tobytes()
         return [text[:length] for text, length in zip(told, lengths, strict=True)]

@@ -457,23 +457,23 @@ def test_images_that_cannot_be_dealt_are_refused(tiny_config):
     from imgrec_cli.config import load_config
     from imgrec_cli.dataset import load_dataset
     from imgrec_cli.errors import DataError
-    from imgrec_cli.training.input import training_source
+    from imgrec_cli.training.input import require_parts
 
     config = load_config(tiny_config, ["distribute.pack_parts=4"])
     dataset = load_dataset(config.data, config.image, config.seed)
-    training_source(config, dataset, dataset.pixels)
+    require_parts(config, dataset)
     fewer = config.model_copy(update={"train": config.train.model_copy(update={"batch_size": 30})})
     with pytest.raises(InputError, match="30 images of a batch cannot be divided into 4 parts") as caught:
-        training_source(fewer, dataset, dataset.pixels)
+        require_parts(fewer, dataset)
     assert caught.value.hint == "use train.batch_size=28, or fewer parts"
     by_class = {example.row: example.label for example in dataset.examples}
     uneven = replace(dataset, places=np.array([by_class[row] for row in range(len(by_class))]))
     with pytest.raises(DataError, match="part 4 of 4 has no training image"):
-        training_source(config, uneven, dataset.pixels)
+        require_parts(config, uneven)
     balanced = load_config(tiny_config, ["distribute.pack_parts=2", "train.sampling=balanced"])
-    training_source(balanced, dataset, dataset.pixels)
+    require_parts(balanced, dataset)
     with pytest.raises(DataError, match="part 1 of 2 has no training image of cross, and balanced sampling needs"):
-        training_source(balanced, uneven, dataset.pixels)
+        require_parts(balanced, uneven)
 
 
 ON_JAX = "runtime.backend=jax;"

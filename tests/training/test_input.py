@@ -147,7 +147,7 @@ def test_the_order_in_parts_goes_on_from_any_step_and_is_another_one_each_epoch(
 
 
 def test_the_order_in_parts_is_pinned():
-    assert order_in_parts(0, 1, np.arange(8) % 2, 2, 4).tolist() == []
+    assert order_in_parts(0, 1, np.arange(8) % 2, 2, 4).tolist() == [[6, 4, 5, 7], [0, 2, 3, 1]]
 
 
 def test_balanced_sampling_balances_each_part():
