@@ -1,5 +1,6 @@
 """Before a training: the images are listed and read, the backend is started, every `auto` is resolved."""
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -137,8 +138,11 @@ def _parts(config: "Config", listing: "Listing", job: "Job") -> "Parts | None":
     job.require_same("another config", fingerprint(config), "start the same imgrec with the same config on every host")
     parts = shared_parts(config, job)
     if parts is not None:
-        listed = json.dumps([[example.path, example.label, example.split] for example in listing.examples])
-        job.require_same("other images", listed, "every host has to see the same files, whole and unchanged")
+        listed = hashlib.blake2b()
+        for example in listing.examples:
+            listed.update(repr((example.path, example.label, example.split)).encode())
+        hint = "every host has to see the same files, whole and unchanged"
+        job.require_same("other images", listed.hexdigest(), hint)
     return parts
 
 
