@@ -84,7 +84,7 @@ def git_record(config: Path | None) -> dict[str, object] | None:
 
 def refuse_another_config(run: Run, stored: "Config", asked: "Config", images: int | None) -> None:
     """Raise ConfigError where a run would go on with another config than it began with; `train.epochs` may grow, and
-    `distribute` may change, but for its shards.
+    `distribute` may change, but for its shards and the parts of the pack.
 
     `asked` may leave open, by `auto`, what `stored` has resolved. `images` is the number of training images, which a
     resolved batch size does not exceed.
@@ -93,9 +93,8 @@ def refuse_another_config(run: Run, stored: "Config", asked: "Config", images: i
     for key, before, now in _different(stored.model_dump(mode="json"), asked.model_dump(mode="json")):
         if key == "train.batch_size" and before == images and isinstance(now, int) and now > before:
             continue
-        if (
-            key.startswith("distribute.") and key != "distribute.shards"
-        ):  # on how many devices it goes on changes nothing but rounding
+        # on how many devices it goes on changes nothing but rounding
+        if key.startswith("distribute.") and key not in ("distribute.shards", "distribute.pack_parts"):
             continue
         if key != "train.epochs":
             problems.append(f"{key}: the run has {before}, asked for is {now}")

@@ -1,5 +1,6 @@
 """Before a training: the images are listed and read, the backend is started, every `auto` is resolved."""
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from imgrec_cli.rundir import RecordedExample, Run
 
 if TYPE_CHECKING:
     from imgrec_cli.config import Config
-    from imgrec_cli.dataset import Dataset, Listing
+    from imgrec_cli.dataset import Dataset, Listing, Parts
     from imgrec_cli.training.job import Job
     from imgrec_cli.training.runtime import Machine
 
@@ -94,14 +95,18 @@ def loaded_images(
     run: Run | None,
     on_event: Listener,
     dataset: "Dataset | None" = None,
+    job: "Job | None" = None,
 ) -> "tuple[Dataset, Config]":
     """Read the images, resolve what they decide, and record both in the run; a run that has them recorded is held to
-    them. Raises what says before the start that disk or memory will not do."""
+    them. The processes of a `job` may share the work. Raises what says before the start that parts, disk or memory will
+    not do."""
     from imgrec_cli.config import Standardize, resolved_yaml
     from imgrec_cli.dataset import load_dataset
+    from imgrec_cli.training.input import require_parts
 
     if dataset is None:
-        dataset = load_dataset(config.data, config.image, config.seed, on_event, listing=listing)
+        parts = None if job is None else _parts(config, listing, job)
+        dataset = load_dataset(config.data, config.image, config.seed, on_event, listing=listing, parts=parts)
     image = config.image.model_copy(update={"range": dataset.spec.range})
     if config.image.standardize == "auto":
         mean, deviation = dataset.pixel_statistics()
@@ -109,6 +114,7 @@ def loaded_images(
     batch_size = min(config.train.images_per_step, len(dataset.rows("train")))
     train = config.train.model_copy(update={"batch_size": batch_size})
     config = config.model_copy(update={"image": image, "train": train})
+    require_parts(config, dataset)
     if run is not None:
         from imgrec_cli.training.needs import check_disk, check_memory
 
@@ -121,6 +127,23 @@ def loaded_images(
             write_text(run.resolved_config_file, resolved_yaml(config, run.folder))
             _record_images(run, dataset)
     return dataset, config
+
+
+def _parts(config: "Config", listing: "Listing", job: "Job") -> "Parts | None":
+    """The parts of the pack that this process makes; None where it makes all. Raises InputError where the processes
+    were given different things: none would find its own in what the others say."""
+    from imgrec_cli.training.distribute import shared_parts
+    from imgrec_cli.training.job import fingerprint
+
+    job.require_same("another config", fingerprint(config), "start the same imgrec with the same config on every host")
+    parts = shared_parts(config, job)
+    if parts is not None:
+        listed = hashlib.blake2b()
+        for example in listing.examples:
+            listed.update(repr((example.path, example.label, example.split)).encode())
+        hint = "every host has to see the same files, whole and unchanged"
+        job.require_same("other images", listed.hexdigest(), hint)
+    return parts
 
 
 def _recorded(dataset: "Dataset") -> list[RecordedExample]:

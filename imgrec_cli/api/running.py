@@ -220,7 +220,7 @@ def _followed(
             f"{run.folder}: not there on process {job.index}, and process 0 keeps the run in it",
             "start all processes in a folder that every host sees, at the same path",
         )
-    dataset, config = loaded_images(config, listing, machine, None, on_event)
+    dataset, config = loaded_images(config, listing, machine, None, on_event, job=job)
     fit(config, dataset, run, stop, on_event, job)
     job.leave()
     return run
@@ -237,7 +237,7 @@ def _worked(
     job: "Job",
 ) -> None:
     """Load, fit, export and judge, with the logs that were asked for."""
-    dataset, config = loaded_images(config, listing, machine, run, on_event)
+    dataset, config = loaded_images(config, listing, machine, run, on_event, job=job)
     if logs.tensorboard:
         from imgrec_cli.training.tensorboard import with_scalars
 

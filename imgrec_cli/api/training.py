@@ -70,7 +70,9 @@ def train(
         job = join(given)
         on_event = job.listener(on_event)
         if resume == "auto":
-            resume = job.said_by_leader(str(unfinished_run(runs, name) or "")) or None
+            # only one looks: whoever looks holds each run for a moment, and another would take it for one at work
+            found = unfinished_run(runs, name) if job.leads else None
+            resume = job.said_by_leader(str(found or "")) or None
         if resume is not None:
             run = _to_go_on_with(resume)
             if "repeats" not in run.record:

@@ -279,6 +279,13 @@ def several_devices_need_jax(config: Config) -> Found:
             yield ("distribute", "shards"), f"must divide the batch, which has {config.train.images_per_step} images"
 
 
+def parts_of_the_pack_divide_a_batch(config: Config) -> Found:
+    """Every batch has as many images of each part."""
+    parts = config.distribute.pack_parts
+    if parts is not None and config.train.batch_size != "auto" and config.train.images_per_step % parts:
+        yield ("distribute", "pack_parts"), f"must divide the batch, which has {config.train.images_per_step} images"
+
+
 def _misfits(config: Config, shape: Shape) -> Found:
     if not isinstance(config.model, LayersModel):
         return
@@ -323,6 +330,7 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[Config], Found]], ...] = (
     (("decision",), one_threshold_for_a_class),
     (("search",), search_can_be_done),
     (("distribute", "runtime.backend", "train.batch_size", "optimizer"), several_devices_need_jax),
+    (("distribute", "train.batch_size"), parts_of_the_pack_divide_a_batch),
     (("model", "image.size"), layers_fit_the_image),
     (("model", "image.size", "image.color", "image.standardize"), backbone_has_what_it_needs),
 )

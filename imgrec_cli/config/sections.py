@@ -68,6 +68,12 @@ class Distribute(Section):
         "order: the same bits on 1, 2, 4 … devices, up to half of it. Not with batch norm. With strategy model, "
         "weights are gathered for each step, and lie in parts between the steps.",
     )
+    pack_parts: Literal[2, 4, 8, 16, 32, 64, 128] | None = Field(
+        default=None,
+        description="Parts that the images are dealt to, as many of each in every batch. Each host then decodes and "
+        "keeps its own parts alone; the number of processes has to divide it. The order of the images follows from it, "
+        "whatever the processes.",
+    )
     heartbeat: int = Field(
         default=20, ge=5, le=300, description="Seconds of silence after which another host counts as lost."
     )

@@ -1,6 +1,7 @@
 """Where packs are kept between runs, and how they are listed and cleared; all of it can be built anew.
 
-packs/KEY/          pixels.bin (uint8 [images, height, width, channels]) and records.json, written last
+packs/KEY/          pixels.bin (uint8 [images, height, width, channels]) and records.json, written last; of a whole
+                    data set, or of one part of it (dataset.parts)
 packs/NAME.partial/ a pack that is being built, or was when its run was killed
 surveys/KEY.json    what the files of a data set with deep images hold, without pixels
 files/NAME.npz      size, times and digest of every file seen in a folder, so that unchanged files are not read again

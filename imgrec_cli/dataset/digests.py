@@ -24,12 +24,14 @@ _UNKNOWN = (-1, -1, -1, -1)
 class Files:
     """Image files in their order, and the folders they come from, by which they are remembered and spoken of.
 
-    A file of the same stamp (storage.Stamp) as before has the same content.
+    A file of the same stamp (storage.Stamp) as before has the same content. `part` is what they are of the folders,
+    such as `part 3 of 8`, empty where they are all files.
     """
 
-    def __init__(self, paths: Sequence[str], source: str) -> None:
+    def __init__(self, paths: Sequence[str], source: str, part: str = "") -> None:
         self.paths = paths
-        self.source = source
+        self.part = part
+        self.source = source = f"{source}, {part}" if part else source
         # Taken before the files are read: one that is changed while it is read is read again the next time.
         stamps = chain.from_iterable(stamp_of(path) or _UNKNOWN for path in paths)
         self._stamps = np.fromiter(stamps, np.int64).reshape(-1, len(_UNKNOWN))
@@ -75,7 +77,7 @@ class Files:
         """Keep the digests of all files that could be read."""
         self._digests = list(digests)
         names = self._names()
-        kept = np.array([bool(digest) for digest in digests]) & (self._stamps[:, 0] >= 0)
+        kept = np.array([bool(digest) for digest in digests], bool) & (self._stamps[:, 0] >= 0)
         order = np.flatnonzero(kept)[np.argsort(names[kept])]
         texts = np.array(digests, "S32")[order]
         with suppress(OSError), replacing(self._index) as stream:  # where it cannot be written it costs time, no more

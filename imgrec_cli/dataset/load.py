@@ -1,6 +1,7 @@
 """Config → data set: scan, pack, correct and split in order, with every image that had to be left out."""
 
 import hashlib
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from imgrec_cli.dataset.corrections import Corrected, correct
 from imgrec_cli.dataset.digests import Files
 from imgrec_cli.dataset.divide import assigned_splits, groups_by_config, thin_splits
 from imgrec_cli.dataset.pack import DeepImageMet, Facts, Pack, find_survey, open_pack, take_survey
+from imgrec_cli.dataset.parts import PartPixels, Parts, find_survey_in_parts, open_parts, take_survey_in_parts
 from imgrec_cli.dataset.scan import Example, Listing, scan
 from imgrec_cli.dataset.walk import SPLITS
 from imgrec_cli.errors import DataError
@@ -41,7 +43,8 @@ class Dataset:
     """All images of a run, with their classes and splits.
 
     `pixels` is uint8 [images, height, width, channels], 0 to 255, memory-mapped and read-only; `examples` name its
-    rows. `digests` are the BLAKE2b of the files' bytes, by row. `fingerprint` is equal for equal splits of equal files.
+    rows. `digests` are the BLAKE2b of the files' bytes, `places` int64 those in the listing, by row. `parts` are those
+    that this process packs where several share the work. `fingerprint` is equal for equal splits of equal files.
     `left_out` are the names of folders or labels that the config leaves out. `identities` by row are equal for equal
     pictures, `decided` are the rows whose label somebody has looked at; `shown` are short names and `groups` what must
     stay together, both by example. `findings` are what may be wrong with the collection, and
@@ -50,11 +53,13 @@ class Dataset:
 
     class_names: tuple[str, ...]
     examples: tuple[Example, ...]
-    pixels: NDArray[np.uint8]
+    pixels: NDArray[np.uint8] | PartPixels
     spec: PixelSpec
     skipped: tuple[Skipped, ...]
     digests: tuple[str, ...]
     fingerprint: str
+    places: NDArray[np.int64]
+    parts: Parts | None = None
     left_out: tuple[str, ...] = ()
     identities: tuple[str, ...] = ()
     decided: frozenset[int] = frozenset()
@@ -76,13 +81,19 @@ class Dataset:
         return self.digests[example.row]
 
     def pixel_statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and standard deviation per channel over the training pixels, in units of the 0 to 1 range."""
+        """Mean and standard deviation per channel over the training pixels, in units of the 0 to 1 range. Processes
+        that share the work count each its own, and all have to call."""
         counts = np.zeros((self.spec.channels, 256), np.int64)
         rows = self.rows("train")
+        if self.parts is not None:
+            rows = rows[self.parts.own_among(self.places[rows])]
         for start in range(0, len(rows), _BLOCK):
             block = self.pixels[rows[start : start + _BLOCK]]
             for channel, histogram in enumerate(counts):
                 histogram += np.bincount(block[..., channel].ravel(), minlength=256)
+        if self.parts is not None:
+            told = [np.frombuffer(answer, np.int64) for answer in self.parts.exchange(counts.tobytes())]
+            counts = np.sum(told, axis=0).reshape(counts.shape)
         values = np.arange(256) / 255
         shares = counts / counts.sum(axis=1, keepdims=True)
         mean = shares @ values
@@ -107,30 +118,42 @@ def plan(listing: Listing, data: "Data", seed: int) -> tuple[tuple[Example, ...]
 
 
 def collect(
-    data: "Data", image: "Image", seed: int, on_event: Listener = ignore, listing: Listing | None = None
+    data: "Data",
+    image: "Image",
+    seed: int,
+    on_event: Listener = ignore,
+    listing: Listing | None = None,
+    parts: Parts | None = None,
 ) -> Collection:
-    """Find and decode the images that a config names, and apply its corrections; the paths in `data` are absolute."""
+    """Find and decode the images that a config names, and apply its corrections; the paths in `data` are absolute.
+    Processes that share the work have `parts`."""
     listing = scan(data) if listing is None else listing
     if data.group is not None:  # a wrong expression is told before anything is decoded
         groups_by_config([example for example in listing.examples if example.split == "train"], data)
-    pack, spec = _packed(listing, data, image, seed, on_event)
+    pack, spec = _packed(listing, data, image, seed, on_event, parts)
     corrected = correct(listing, [fact.digest for fact in pack.facts], data)
     return Collection(corrected, pack, spec, listing.shown())
 
 
 def load_dataset(
-    data: "Data", image: "Image", seed: int, on_event: Listener = ignore, listing: Listing | None = None
+    data: "Data",
+    image: "Image",
+    seed: int,
+    on_event: Listener = ignore,
+    listing: Listing | None = None,
+    parts: Parts | None = None,
 ) -> Dataset:
     """Find, decode, correct and split the images that a config names; the paths in `data` are absolute.
 
-    `listing` is what `scan` gives for `data`, where it is known already. Images that cannot be read are left out,
+    `listing` is what `scan` gives for `data`, where it is known already. With `parts` several processes share the work,
+    and get equal data sets but for the pixels that lie here. Images that cannot be read are left out,
     listed in `skipped` and told as a warning, or end it, as `data` says; so do pictures in two given splits. Raises
     DataError for folders that cannot be trained on, DiskSpaceError where the pack does not fit.
     """
     listing = scan(data) if listing is None else listing
     for warning in listing.warnings:
         on_event(Warn(warning))
-    found = collect(data, image, seed, on_event, listing)
+    found = collect(data, image, seed, on_event, listing, parts)
     corrected, facts, listing = found.corrected, found.facts, found.listing
     unreadable = tuple(
         Skipped(example.file, example.path, fact.reason)
@@ -170,6 +193,8 @@ def load_dataset(
         ),
         digests=digests,
         fingerprint=_fingerprint(listing.class_names, examples, digests),
+        places=np.array(list(rows), np.int64),
+        parts=parts,
         left_out=listing.left_out,
         identities=tuple(fact.identity for fact in facts if not fact.reason),
         decided=frozenset(rows[place] for place in corrected.decided if place in rows),
@@ -234,28 +259,35 @@ def _leaked(found: Collection, data: "Data", on_event: Listener) -> set[int]:
     return out
 
 
-def _packed(listing: Listing, data: "Data", image: "Image", seed: int, on_event: Listener) -> tuple[Pack, PixelSpec]:
+def _packed(
+    listing: Listing, data: "Data", image: "Image", seed: int, on_event: Listener, parts: Parts | None
+) -> tuple[Pack, PixelSpec]:
     """The pack, and what its pixels are, with the range resolved.
 
     Under `auto` the images are taken for 8-bit ones until a deep image is met: then all are surveyed, because the range
     follows from the training images, and which these are follows from all.
     """
+
+    def opened(spec: PixelSpec, eight_bit_only: bool) -> Pack:
+        if parts is None:
+            return open_pack(files, spec, on_event, eight_bit_only=eight_bit_only)
+        return open_parts(files, spec, on_event, parts, eight_bit_only=eight_bit_only)
+
     files = Files([example.file for example in listing.examples], "; ".join(map(str, listing.folders)))
-    low_high = (0.0, 255.0) if image.range == "auto" else (float(image.range[0]), float(image.range[1]))
-    facts = find_survey(files) if image.range == "auto" else None
-    if facts is None:
+    auto = image.range == "auto"
+    if not (auto and (find_survey(files) is not None if parts is None else find_survey_in_parts(files, parts))):
+        low_high = (0.0, 255.0) if image.range == "auto" else (float(image.range[0]), float(image.range[1]))
         spec = PixelSpec(image.size, image.color, image.fit, low_high)
-        try:
-            return open_pack(files, spec, on_event, eight_bit_only=image.range == "auto"), spec
-        except DeepImageMet:
-            facts = take_survey(files, on_event)
+        with suppress(DeepImageMet):
+            return opened(spec, eight_bit_only=auto), spec
+    facts = take_survey(files, on_event) if parts is None else take_survey_in_parts(files, on_event, parts)
     spec = PixelSpec(image.size, image.color, image.fit, _auto_range(listing, facts, data, seed))
     high = spec.range[1]
     on_event(Note(f"image.range: auto is [0, {high:.0f}], from the largest training value"))
     clipped = sum(fact.largest is not None and fact.largest > high for fact in facts)
     if clipped:
         on_event(Warn(f"{clipped:,} images outside of training hold values above {high:.0f}, which are shown as white"))
-    return open_pack(files, spec, on_event), spec
+    return opened(spec, eight_bit_only=False), spec
 
 
 def _auto_range(listing: Listing, facts: list[Facts], data: "Data", seed: int) -> tuple[float, float]:

@@ -1,5 +1,6 @@
 """Near duplicates: the same picture saved again, resized, or a little brighter, found by hash and judged by pixels."""
 
+from collections.abc import Callable
 from functools import cache
 from itertools import combinations
 
@@ -20,6 +21,7 @@ _SAMPLE, _AMONG = 512, 8192
 _BLOCK = 1024
 
 Pixels = NDArray[np.uint8]
+Directions = tuple[NDArray[np.float32], NDArray[np.bool_]]
 
 
 @cache
@@ -91,17 +93,24 @@ def near_duplicates(pixels: Pixels, looks: NDArray[np.uint64], rows: NDArray[np.
 
     `looks` uint64 are the `hashes` of `rows`, which should differ in their pixels.
     """
+    return near_by_direction(lambda chosen: directions(pixels[chosen]), looks, rows)
+
+
+def near_by_direction(
+    directions_of: Callable[[NDArray[np.int64]], Directions], looks: NDArray[np.uint64], rows: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """`near_duplicates` of pictures that are seen through `directions_of` rows alone, wherever their pixels lie."""
     pairs = candidates(looks)
     if not len(pairs):
         return pairs
-    limit = _limit(pixels, rows)
+    limit = _limit(directions_of, rows)
     # each picture is prepared once, however many it is compared with; half precision moves a distance by 0.001
     chosen, places = np.unique(pairs, return_inverse=True)
     prepared = np.empty((len(chosen), SIDE * SIDE), np.float16)
     flat = np.empty(len(chosen), bool)
     for start in range(0, len(chosen), _BLOCK):
         block = slice(start, start + _BLOCK)
-        prepared[block], flat[block] = _directions(pixels[rows[chosen[block]]])
+        prepared[block], flat[block] = directions_of(rows[chosen[block]])
     near = []
     for pair in np.split(places.reshape(-1, 2), range(_BLOCK, len(pairs), _BLOCK)):
         left, right = prepared[pair[:, 0]].astype(np.float32), prepared[pair[:, 1]].astype(np.float32)
@@ -112,23 +121,23 @@ def near_duplicates(pixels: Pixels, looks: NDArray[np.uint64], rows: NDArray[np.
     return result
 
 
-def _directions(pixels: Pixels) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+def directions(pixels: Pixels) -> Directions:
     """Gray pictures with mean 0 and length 1, float32 [N, SIDE²], and which of them are too flat to be compared."""
-    small = small_gray(pixels).reshape(len(pixels), -1)
+    small = small_gray(pixels).reshape(len(pixels), SIDE * SIDE)
     small -= small.mean(axis=1, keepdims=True)
     lengths = np.linalg.norm(small, axis=1, keepdims=True)
     return small / np.maximum(lengths, 1e-6), lengths[:, 0] < FLATTEST * SIDE
 
 
-def _limit(pixels: Pixels, rows: NDArray[np.int64]) -> float:
+def _limit(directions_of: Callable[[NDArray[np.int64]], Directions], rows: NDArray[np.int64]) -> float:
     """How much two pictures of this collection may differ: by a sample of distances to the nearest one."""
     among = rows[:: max(1, len(rows) // _AMONG)]
-    directions, flat = _directions(pixels[among])
-    directions = directions[~flat]
-    if len(directions) < 3:
+    found, flat = directions_of(among)
+    found = found[~flat]
+    if len(found) < 3:
         return BOUNDS[0]
-    sampled = np.arange(0, len(directions), max(1, len(directions) // _SAMPLE))
-    likeness = directions[sampled] @ directions.T
+    sampled = np.arange(0, len(found), max(1, len(found) // _SAMPLE))
+    likeness = found[sampled] @ found.T
     likeness[np.arange(len(sampled)), sampled] = -1
     nearest = np.sqrt(np.maximum(2 - 2 * likeness.max(axis=1), 0))
     return float(np.clip(SHARE_OF_NEAREST * np.median(nearest), *BOUNDS))

@@ -16,6 +16,7 @@ from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, replace
 from operator import attrgetter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import PIL
@@ -33,6 +34,9 @@ from imgrec_cli.machine import available_cores, cache_subfolder
 from imgrec_cli.progress import Advance, Listener, Note, readable_size
 from imgrec_cli.storage import located
 
+if TYPE_CHECKING:
+    from imgrec_cli.dataset.parts import PartPixels
+
 FORMAT = 4
 
 # Files this small are decoded in less time than threads need to pass the interpreter lock around: 28 × 28 PNGs on two
@@ -43,6 +47,7 @@ _BATCH_BYTES = 1 << 22
 _ADVANCE_SECONDS = 0.1
 
 Pixels = NDArray[np.uint8]
+Progress = Callable[[int], None]  # with the number of images done
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +74,7 @@ class Facts:
     look: str = ""
 
 
-_row = attrgetter(*Facts.__match_args__)  # as dataclasses.astuple, which copies deeply: 46 µs for each file
+as_row = attrgetter(*Facts.__match_args__)  # as dataclasses.astuple, which copies deeply: 46 µs for each file
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +85,7 @@ class Pack:
     """
 
     facts: list[Facts]
-    pixels: Pixels
+    pixels: "Pixels | PartPixels"
     near: list[tuple[int, int]]
 
 
@@ -95,13 +100,15 @@ def open_pack(files: Files, spec: PixelSpec, on_event: Listener, *, eight_bit_on
     DiskSpaceError where the cache's disk is too small, DataError where no file is an image, DeepImageMet at the first
     deep image where `eight_bit_only`.
     """
-    pack = _find_pack(files, spec)
+    pack = find_pack(files, spec)
     if pack is None:
-        name = digest_of_texts(files.source, json.dumps(asdict(spec)))
+        name = name_of(files, spec)
         with cache.building(name, on_event):
-            pack = _find_pack(files, spec)  # the run that was waited for has built it
+            pack = find_pack(files, spec)  # the run that was waited for has built it
             if pack is None:
-                pack = _build(files, spec, name, on_event, eight_bit_only)
+                cache.remove_pack(_partial(name))  # or it was killed
+                task = announced(len(files.paths), spec, "", on_event)
+                pack = build(files, spec, task, throttled("packing", len(files.paths), on_event), eight_bit_only)
     if eight_bit_only and any(facts.largest is not None for facts in pack.facts):
         raise DeepImageMet
     return pack
@@ -127,28 +134,29 @@ def take_survey(files: Files, on_event: Listener) -> list[Facts]:
         if known is not None:
             return known
         on_event(Note(f"surveying {len(files.paths):,} images for the range of their values"))
-        advance = _throttled("surveying", len(files.paths), on_event)
+        advance = throttled("surveying", len(files.paths), on_event)
         facts: list[Facts] = []
         with closing(_examined(files, None)) as batches:
             for batch in batches:
                 facts += (result for result, _ in batch)
                 advance(len(facts))
         with suppress(OSError), replacing(_survey_file([fact.digest for fact in facts])) as stream:
-            stream.write(json.dumps(list(map(_row, facts))).encode())
+            stream.write(json.dumps(list(map(as_row, facts))).encode())
         files.remember([fact.digest for fact in facts])
         return facts
 
 
-def _find_pack(files: Files, spec: PixelSpec) -> Pack | None:
+def find_pack(files: Files, spec: PixelSpec) -> Pack | None:
+    """The pack of these files in the cache, or None."""
     digests = files.known_digests()
-    pack = None if digests is None else _read_pack(cache_subfolder("packs") / _key(digests, spec), spec)
+    pack = None if digests is None else _read_pack(cache_subfolder("packs") / _key(digests, spec, files.part), spec)
     return pack if pack is not None and _still_true(files, pack.facts, spec) else None
 
 
 def _still_true(files: Files, facts: list[Facts], spec: PixelSpec | None) -> bool:
     """Whether the files that failed for a reason that may pass still do; only these are read."""
     doubtful = (path for path, fact in zip(files.paths, facts, strict=True) if fact.may_pass)
-    return all(_examine(path, spec)[0].reason for path in doubtful)
+    return all(examine(path, spec)[0].reason for path in doubtful)
 
 
 def _read_pack(folder: Path, spec: PixelSpec) -> Pack | None:
@@ -159,7 +167,9 @@ def _read_pack(folder: Path, spec: PixelSpec) -> Pack | None:
         shape = (sum(not fact.reason for fact in facts), *spec.size, spec.channels)
         if (folder / PIXELS).stat().st_size != int(np.prod(shape)):
             return None
-        pixels = np.memmap(folder / PIXELS, np.uint8, "r", shape=shape)
+        pixels: Pixels = np.zeros(shape, np.uint8)  # of no image, which a part may have, there is no map
+        if shape[0]:
+            pixels = np.memmap(folder / PIXELS, np.uint8, "r", shape=shape)
         near = [(int(one), int(other)) for one, other in records["near"]]
     except (OSError, ValueError, TypeError, KeyError):
         return None
@@ -168,21 +178,35 @@ def _read_pack(folder: Path, spec: PixelSpec) -> Pack | None:
     return Pack(facts, pixels, near)
 
 
-def _build(files: Files, spec: PixelSpec, name: str, on_event: Listener, eight_bit_only: bool) -> Pack:
-    """Decode all files into a new pack. Written through a file, not a map: a full disk kills who writes to a map."""
-    cache.remove_abandoned()  # but not our own name's, whose lock we hold
+def name_of(files: Files, spec: PixelSpec) -> str:
+    """What a pack is called while it is built, when its content is not known yet."""
+    return digest_of_texts(files.source, json.dumps(asdict(spec)))
+
+
+def announced(count: int, spec: PixelSpec, which: str, on_event: Listener) -> str:
+    """Say that so many images will be packed, `which` says which, and return these words for later messages.
+
+    Half-built packs of killed runs are removed. Raises DiskSpaceError where the cache's disk is too small.
+    """
+    cache.remove_abandoned()
     packs = cache_subfolder("packs")
-    partial = packs / f"{name}{PARTIAL}"
-    cache.remove_pack(partial)
-    count = len(files.paths)
     needed, free = count * spec.size[0] * spec.size[1] * spec.channels, shutil.disk_usage(packs).free
-    task = f"packing {count:,} images of {spec.size[0]}×{spec.size[1]}×{spec.channels}"
+    task = f"packing {count:,} images of {spec.size[0]}×{spec.size[1]}×{spec.channels}{which}"
     if needed > free:
         raise DiskSpaceError(
             f"{task} needs {readable_size(needed)}, and {readable_size(free)} are free in {packs}", cache.LARGER_DISK
         )
     on_event(Note(f"{task}: {readable_size(needed)} in {packs}"))
-    advance = _throttled("packing", count, on_event)
+    return f"{task}, which needs {readable_size(needed)}"
+
+
+def build(files: Files, spec: PixelSpec, task: str, advance: Progress, eight_bit_only: bool) -> Pack:
+    """Decode all files into a new pack, whose name's lock is held; `task` says in errors what was done.
+
+    Written through a file, not a map: a full disk kills who writes to a map. Raises as `open_pack`, but of a part no
+    image has to be readable, and near duplicates are not looked for in one.
+    """
+    packs, partial = cache_subfolder("packs"), _partial(name_of(files, spec))
     facts: list[Facts] = []
     try:
         partial.mkdir(exist_ok=True)
@@ -196,18 +220,18 @@ def _build(files: Files, spec: PixelSpec, name: str, on_event: Listener, eight_b
                         if pixels is not None:
                             stream.write(pixels.data)
                     advance(len(facts))
-            if not stream.tell():
-                raise DataError(f"none of the {count:,} images can be read: {files.paths[0]}: {facts[0].reason}")
+            if not files.part:
+                require_readable(files, facts)
             stream.flush()
             os.fsync(stream.fileno())
-        near = _near_pairs(facts, partial / PIXELS, spec)
+        near = [] if files.part else _near_pairs(facts, partial / PIXELS, spec)
         with (partial / RECORDS).open("w", encoding="utf-8") as records:
-            rows = list(map(_row, facts))
+            rows = list(map(as_row, facts))
             json.dump({"source": files.source, "spec": asdict(spec), "files": rows, "near": near}, records)
             records.flush()
             os.fsync(records.fileno())
         digests = [fact.digest for fact in facts]
-        final = packs / _key(digests, spec)
+        final = packs / _key(digests, spec, files.part)
         files.remember(digests)
         pack = _read_pack(final, spec)  # made from the same images in another folder
         if pack is None or len(pack.pixels) < sum(not fact.reason for fact in facts):
@@ -222,23 +246,33 @@ def _build(files: Files, spec: PixelSpec, name: str, on_event: Listener, eight_b
         return pack
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskSpaceError(
-                f"{packs}: the disk became full while {task}, which needs {readable_size(needed)}", cache.LARGER_DISK
-            ) from error
+            raise DiskSpaceError(f"{packs}: the disk became full while {task}", cache.LARGER_DISK) from error
         raise
     finally:
         cache.remove_pack(partial)
 
 
-def _near_pairs(facts: list[Facts], pixels: Path, spec: PixelSpec) -> list[tuple[int, int]]:
-    """Pairs of rows of almost the same picture, apart from equal ones; found once, while the pack is made."""
+def require_readable(files: Files, facts: Sequence[Facts]) -> None:
+    """Raise DataError where no file is an image."""
+    if all(fact.reason for fact in facts):
+        raise DataError(f"none of the {len(facts):,} images can be read: {files.paths[0]}: {facts[0].reason}")
+
+
+def distinct(facts: Sequence[Facts]) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
+    """Rows int64 [N] of the pack that show different pictures, of equal ones the first, and their hashes uint64 [N]."""
     readable = [fact for fact in facts if not fact.reason]
     first: dict[str, int] = {}
     for row, fact in enumerate(readable):
         first.setdefault(fact.identity, row)
     rows = np.array(sorted(first.values()), np.int64)
-    looks = np.array([int(readable[row].look, 16) for row in rows], np.uint64)
-    written = np.memmap(pixels, np.uint8, "r", shape=(len(readable), *spec.size, spec.channels))
+    return rows, np.array([int(readable[row].look, 16) for row in rows], np.uint64)
+
+
+def _near_pairs(facts: list[Facts], pixels: Path, spec: PixelSpec) -> list[tuple[int, int]]:
+    """Pairs of rows of almost the same picture, apart from equal ones; found once, while the pack is made."""
+    rows, looks = distinct(facts)
+    shape = (sum(not fact.reason for fact in facts), *spec.size, spec.channels)
+    written = np.memmap(pixels, np.uint8, "r", shape=shape)
     return [(int(one), int(other)) for one, other in near_duplicates(written, looks, rows)]
 
 
@@ -248,18 +282,18 @@ def _examined(files: Files, spec: PixelSpec | None) -> Generator[list[tuple[Fact
     image_bytes = 1 if spec is None else spec.size[0] * spec.size[1] * spec.channels
     size = max(1, min(_BATCH_IMAGES, _BATCH_BYTES // image_bytes))
 
-    def examine(batch: Sequence[str]) -> list[tuple[Facts, Pixels | None]]:
-        return _with_looks([_examine(path, spec) for path in batch])
+    def examine_all(batch: Sequence[str]) -> list[tuple[Facts, Pixels | None]]:
+        return _with_looks([examine(path, spec) for path in batch])
 
     batches = (paths[start : start + size] for start in range(0, len(paths), size))
     if files.mean_bytes < _SMALL_FILE_BYTES and workers == available_cores():
-        yield from map(examine, batches)
+        yield from map(examine_all, batches)
         return
     # OpenBLAS's own threads would wait in a loop for the next matrix product, on cores that decode
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(workers) as pool:
         ahead: deque[Future[list[tuple[Facts, Pixels | None]]]] = deque()
         for batch in batches:
-            ahead.append(pool.submit(examine, batch))
+            ahead.append(pool.submit(examine_all, batch))
             if len(ahead) > 2 * workers:
                 yield ahead.popleft().result()
         while ahead:
@@ -275,7 +309,8 @@ def _with_looks(examined: list[tuple[Facts, Pixels | None]]) -> list[tuple[Facts
     ]
 
 
-def _examine(path: str, spec: PixelSpec | None) -> tuple[Facts, Pixels | None]:
+def examine(path: str, spec: PixelSpec | None) -> tuple[Facts, Pixels | None]:
+    """What one file holds, without its hash, and its pixels where it is an image and some are asked for."""
     digest, size = "", 0
     try:
         with open_file(located(path)) as stream:
@@ -301,16 +336,21 @@ def _may_pass(error: BaseException | None) -> bool:
     return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno is not None)
 
 
-def _key(digests: Sequence[str], spec: PixelSpec | None) -> str:
+def _partial(name: str) -> Path:
+    return cache_subfolder("packs") / f"{name}{PARTIAL}"
+
+
+def _key(digests: Sequence[str], spec: PixelSpec | None, part: str = "") -> str:
     pixels = None if spec is None else asdict(spec)
-    return digest_of_texts(json.dumps([FORMAT, PIL.__version__, pixels], sort_keys=True), *digests)
+    made_as = [FORMAT, PIL.__version__, pixels, *(["part"] if part else [])]  # which knows of no near duplicates
+    return digest_of_texts(json.dumps(made_as, sort_keys=True), *digests)
 
 
 def _survey_file(digests: Sequence[str]) -> Path:
     return cache_subfolder("surveys") / f"{_key(digests, None)}.json"
 
 
-def _throttled(stage: str, total: int, on_event: Listener) -> Callable[[int], None]:
+def throttled(stage: str, total: int, on_event: Listener) -> Progress:
     """Reports progress at most ten times a second, and the end."""
     last = 0.0
 

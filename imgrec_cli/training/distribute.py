@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgrec_cli.config import Config
+from imgrec_cli.dataset import Parts
 from imgrec_cli.errors import InputError, MissingExtraError, TrainingError, install_command
+from imgrec_cli.training.job import Job
 
 Array = NDArray[Any]
 SMALLEST_SPLIT = 2**14  # values of a kernel: for fewer, moving activations costs more than the memory is worth
@@ -88,17 +90,9 @@ def begin(config: Config) -> bool:
         )
     if strategy not in ("data", "model"):
         return False
-    import jax
-
-    platform = "cpu" if config.runtime.device == "cpu" else None
-    devices, hosts = keras.distribution.list_devices(platform), jax.process_count()
+    devices, mesh = _grid(config)
     if len(devices) == 1:
         return False
-    if strategy == "data":
-        mesh = (len(devices), 1)
-    else:
-        inner = len(devices) // hosts
-        mesh = config.distribute.mesh or ((hosts, inner) if inner > 1 else (1, len(devices)))
     if math.prod(mesh) != len(devices):
         raise InputError(
             f"distribute.mesh: {list(mesh)} asks for {math.prod(mesh)} devices, there are {len(devices)}",
@@ -120,6 +114,35 @@ def begin(config: Config) -> bool:
         grid = keras.distribution.DeviceMesh(mesh, ["batch", "model"], devices)
         keras.distribution.set_distribution(SplitWeights(grid, dict(config.distribute.layout)))
     return True
+
+
+def _grid(config: Config) -> tuple[list[str], tuple[int, int]]:
+    """All devices, and how many of them lie along the batch and along the weights."""
+    import jax
+
+    platform = "cpu" if config.runtime.device == "cpu" else None
+    devices, hosts = keras.distribution.list_devices(platform), jax.process_count()
+    if config.distribute.strategy == "data":
+        return devices, (len(devices), 1)
+    inner = len(devices) // hosts
+    return devices, config.distribute.mesh or ((hosts, inner) if inner > 1 else (1, len(devices)))
+
+
+def shared_parts(config: Config, job: Job) -> Parts | None:
+    """The parts of the pack that this process feeds to its devices, where the processes of the job take other ones.
+
+    Raises InputError where the processes do not divide the parts.
+    """
+    count = config.distribute.pack_parts
+    if count is None or job.count == 1 or _grid(config)[1][0] % job.count:
+        return None
+    if count % job.count:
+        raise InputError(
+            f"distribute.pack_parts: {count} parts cannot be divided among {job.count} processes",
+            "start 1, 2, 4 … processes, not more than there are parts",
+        )
+    each = count // job.count
+    return Parts(count, range(job.index * each, (job.index + 1) * each), job.exchange)
 
 
 def end() -> None:

@@ -14,7 +14,7 @@ from imgrec_cli.training import distribute
 from imgrec_cli.training.augment import Augment
 from imgrec_cli.training.backbone import backbone, load_pretrained
 from imgrec_cli.training.families import family_scaling
-from imgrec_cli.training.input import padded_blocks
+from imgrec_cli.training.input import dealt
 from imgrec_cli.training.model import before_logits, behind_backbone, training_model
 
 BATCH_SIZE = 32
@@ -43,11 +43,14 @@ def frozen_features(config: Config, dataset: Dataset, on_event: Listener) -> NDA
     model = keras.Model(images, network(family_scaling(config.model)(floats)))
     features = np.zeros((len(dataset.pixels), network.output_shape[-1]), np.float32)
     rows = np.concatenate([dataset.rows("train"), dataset.rows("validation")])
-    done, answer = 0, distribute.forward(model)
-    batch_size = math.lcm(BATCH_SIZE, distribute.parts_of_batch())
-    for pixels, count in padded_blocks(dataset.pixels, rows, batch_size, distribute.own_part(batch_size)):
-        features[rows[done : done + count]] = answer(pixels)[:count]
-        done += count
+    answer, deal = distribute.forward(model), dealt(config, dataset)
+    batch_size = math.lcm(BATCH_SIZE, distribute.parts_of_batch(), deal.count)
+    part, (batches, slots) = distribute.own_part(batch_size), deal.batches(rows, batch_size)
+    wanted, done = np.zeros(batches.shape, bool), 0
+    wanted.ravel()[slots] = True
+    for batch, of_it in zip(batches, wanted, strict=True):
+        features[batch[of_it]] = answer(dataset.pixels[batch[part]])[of_it]
+        done += int(of_it.sum())
         on_event(Advance("features", done, len(rows)))
     return features
 

@@ -22,8 +22,8 @@ from imgrec_cli.rundir import Run
 from imgrec_cli.training import checkpoint, distribute
 from imgrec_cli.training.earlier import take_over, taught
 from imgrec_cli.training.features import frozen_features, head_is_enough, head_model, with_head
-from imgrec_cli.training.input import InputClock, Source, padded_blocks, training_source
-from imgrec_cli.training.job import Job, fingerprint, lost_peers_said
+from imgrec_cli.training.input import WHOLE, Deal, InputClock, Inputs, Source, training_source
+from imgrec_cli.training.job import Job, lost_peers_said
 from imgrec_cli.training.loss import Teaching, class_weights, training_loss
 from imgrec_cli.training.model import behind_backbone, training_model
 from imgrec_cli.training.optimize import averages, optimizer
@@ -85,24 +85,28 @@ def state_variables(model: keras.Model) -> list[Any]:
 
 def predict_logits(
     answer: Callable[[NDArray[Any]], NDArray[Any]],
-    inputs: NDArray[Any],
+    inputs: Inputs,
     rows: NDArray[np.int64],
     batch_size: int,
+    deal: Deal = WHOLE,
     stop: Stop | None = None,
 ) -> NDArray[Any]:
     """Outputs float32 [N, classes] of a model, by `distribute.forward`, for rows of the pack, in their order; fewer
     where a stop is asked for.
 
-    Batches are larger than those of training where the images are small: there is a call per batch.
+    Batches are larger than those of training where the images are small: there is a call per batch. `deal` says which
+    slots of a batch take which rows.
     """
     batch_size = max(batch_size, min(MOST_IMAGES_PER_CALL, VALUES_PER_CALL // math.prod(inputs.shape[1:])))
-    batch_size += -batch_size % distribute.parts_of_batch()
+    batch_size += -batch_size % math.lcm(distribute.parts_of_batch(), deal.count)
+    part, (batches, slots) = distribute.own_part(batch_size), deal.batches(rows, batch_size)
     outputs = []
-    for batch, count in padded_blocks(inputs, rows, batch_size, distribute.own_part(batch_size)):
-        outputs.append(answer(batch)[:count])
+    for batch in batches:
+        outputs.append(answer(inputs[batch[part]]))
         if stop is not None and stop.is_asked:
             break
-    return np.concatenate(outputs)
+    found = np.concatenate(outputs)
+    return found[slots[slots < len(found)]]
 
 
 def validation_metrics(logits: NDArray[Any], labels: NDArray[np.int64]) -> dict[str, float]:
@@ -210,7 +214,6 @@ def fit(config: Config, dataset: Dataset, run: Run, stop: Stop, on_event: Listen
     where another process died.
     """
     job = job or Job()
-    job.require_same("another config", fingerprint(config), "start the same imgrec with the same config on every host")
     job.require_same("other images", dataset.fingerprint, "every host has to see the same files, whole and unchanged")
     with job.leader_first():  # who keeps the answers for the others
         teaching = taught(config, run, dataset, on_event)
@@ -243,7 +246,8 @@ def _fit(
         # each phase by itself: one that is taken up begins as it began
         keras.utils.set_random_seed(config.seed)
         only_head = head_is_enough(phase)
-        inputs: NDArray[Any] = frozen_features(phase, dataset, on_event) if only_head else dataset.pixels
+        features = frozen_features(phase, dataset, on_event) if only_head else None
+        inputs: Inputs = dataset.pixels if features is None else features
         source = training_source(phase, dataset, inputs, distribute.own_part(phase.train.images_per_step))
         block = min(MOST_STEPS_PER_EXECUTION if only_head else steps_per_execution(phase, classes), source.steps)
         model = head_model(phase, classes, inputs.shape[1]) if only_head else training_model(phase, classes)
@@ -283,7 +287,7 @@ def _fit(
         saver.place.best.epoch,
         checkpoint.digest(saver.best),
         state,
-        inputs if only_head else None,
+        features,
     )
 
 
@@ -323,7 +327,8 @@ def train_epochs(
         with averaged(model):
             batch_size = config.train.images_per_step
             rows = dataset.rows("validation")
-            logits = predict_logits(answer, source.inputs, rows, batch_size, stop if job.count == 1 else None)
+            stopping_early = stop if job.count == 1 else None
+            logits = predict_logits(answer, source.inputs, rows, batch_size, source.deal, stopping_early)
         stop.ask_all(job.any(stop.is_asked)[0])
         stop.check(saver.save, place.text(source.steps))
         # the leader's figures on every host: processors differ in last bits, and all have to stop at the same epoch

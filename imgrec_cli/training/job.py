@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from imgrec_cli.config import Config
 from imgrec_cli.errors import ImgrecError, InputError, MissingExtraError, PeerLostError, install_command
@@ -25,6 +26,7 @@ LOST = re.compile(
 )
 _WAIT_MS = 24 * 3600 * 1000  # for what another process does meanwhile, such as packing; one that died is missed earlier
 _CONNECT_SECONDS = 300  # hosts of a scheduler do not start at once
+_EXCHANGED_BYTES = 1 << 26  # at once, of all processes together: it lies on every device
 
 
 @dataclass
@@ -66,6 +68,28 @@ class Job:
         table = np.asarray(found).reshape(self.count, len(values))
         return [bool(column.any()) for column in table.T]
 
+    def exchange(self, data: bytes) -> list[bytes]:
+        """What every process says, in their order, on all of them. Waits for each as long as it lives."""
+        if self.count == 1:
+            return [data]
+        from jax.experimental import multihost_utils
+
+        def gathered(values: bytes) -> NDArray[np.uint8]:
+            """uint8 [processes, bytes]; all have to give as many."""
+            found = multihost_utils.process_allgather(np.frombuffer(values, np.uint8))
+            return np.asarray(found).reshape(self.count, len(values))
+
+        self._said += 1
+        with lost_peers_said():
+            _client().wait_at_barrier(f"imgrec-exchange-{self._said}", _WAIT_MS)  # a collective waits for minutes only
+            lengths = [int.from_bytes(row.tobytes(), "big") for row in gathered(len(data).to_bytes(8, "big"))]
+            longest, chunk, told = max(lengths), _EXCHANGED_BYTES // self.count, [b""] * self.count
+            for start in range(0, longest, chunk):
+                size = min(chunk, longest - start)
+                for index, row in enumerate(gathered(data[start : start + size].ljust(size, b"\0"))):
+                    told[index] += row.tobytes()
+        return [text[:length] for text, length in zip(told, lengths, strict=True)]
+
     @contextmanager
     def leader_first(self) -> Iterator[None]:
         """A block that the leader has done before the others begin it."""
@@ -76,8 +100,8 @@ class Job:
             self.said_by_leader()
 
     def require_same(self, what: str, value: str, hint: str) -> None:
-        """Raise InputError on the processes where `value` is not the leader's."""
-        if self.said_by_leader(value) != value:
+        """Raise InputError on the processes where `value` is not the leader's. None goes on before all have said it."""
+        if self.exchange(value.encode())[0] != value.encode():
             raise InputError(f"process {self.index} of {self.count} has {what} than process 0", hint)
 
     def listener(self, on_event: Listener) -> Listener:

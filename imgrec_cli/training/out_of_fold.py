@@ -1,7 +1,6 @@
 """What models think of images they were not trained on: k-fold training of a config, every image held out once."""
 
 from dataclasses import replace
-from typing import Any
 
 import keras
 import numpy as np
@@ -15,7 +14,7 @@ from imgrec_cli.progress import Advance, Listener
 from imgrec_cli.training import distribute
 from imgrec_cli.training.features import frozen_features, head_is_enough, head_model
 from imgrec_cli.training.fit import averaged, compiled, predict_logits, steps_per_execution
-from imgrec_cli.training.input import Source
+from imgrec_cli.training.input import Inputs, Source
 from imgrec_cli.training.loss import class_weights
 from imgrec_cli.training.model import training_model
 from imgrec_cli.training.phases import phases
@@ -39,7 +38,7 @@ def out_of_fold_probabilities(config: Config, dataset: Dataset, number: int, on_
     everything = replace(dataset, examples=tuple(replace(example, split="train") for example in dataset.examples))
     rows, labels = everything.rows("train"), everything.labels("train")
     only_head = head_is_enough(config)
-    inputs: NDArray[Any] = frozen_features(config, everything, on_event) if only_head else dataset.pixels
+    inputs: Inputs = frozen_features(config, everything, on_event) if only_head else dataset.pixels
     fold_of = np.array(
         folds(
             [example.path for example in dataset.examples],

@@ -320,6 +320,19 @@ def test_a_frozen_backbone_is_shipped_as_it_was_with_the_trained_layers_behind_i
     np.testing.assert_allclose(Classifier.load(run.folder).scores(pixels), expected, atol=1e-4)
 
 
+def test_features_computed_in_parts_of_the_pack_belong_to_their_rows(tiny_config, pretrained):
+    from imgrec_cli.dataset import load_dataset
+    from imgrec_cli.training.features import frozen_features
+
+    config = load_config(tiny_config, settings(pretrained))
+    dataset = load_dataset(config.data, config.image, config.seed)
+    whole = frozen_features(config, dataset, lambda event: None)
+    in_parts = load_config(tiny_config, settings(pretrained, "distribute.pack_parts=4"))
+    np.testing.assert_allclose(frozen_features(in_parts, dataset, lambda event: None), whole, atol=1e-5)
+    assert whole[dataset.rows("train")].any(axis=1).all()
+    assert not whole[dataset.rows("test")].any()
+
+
 def test_with_augmentation_the_frozen_backbone_sees_every_changed_image(tiny_config, tmp_path, pretrained):
     from imgrec_cli.api import train
     from imgrec_cli.training import checkpoint

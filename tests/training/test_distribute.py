@@ -8,7 +8,10 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -155,10 +158,16 @@ def test_a_device_holds_its_part_of_the_split_weights(on_devices, name, parts):
 
 
 def start(
-    folder: Path, *words: str, devices: int = 1, port: int = 0, index: int = 0, count: int = 1
+    folder: Path,
+    *words: str,
+    devices: int = 1,
+    port: int = 0,
+    index: int = 0,
+    count: int = 1,
+    more: Callable[[int], dict[str, str]] = lambda index: {},
 ) -> "subprocess.Popen[str]":
-    """`imgrec train WORDS…` with this many virtual devices, as one of `count` processes."""
-    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": str(devices)}
+    """`imgrec train WORDS…` with this many virtual devices, as one of `count` processes; `more` of the environment."""
+    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": str(devices), **more(index)}
     if count > 1:
         environment |= {
             "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
@@ -182,9 +191,9 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
-def together(folder: Path, count: int, *words: str, devices: int = 1) -> "list[subprocess.Popen[str]]":
+def together(folder: Path, count: int, *words: str, **settings: Any) -> "list[subprocess.Popen[str]]":
     port = free_port()
-    return [start(folder, *words, devices=devices, port=port, index=index, count=count) for index in range(count)]
+    return [start(folder, *words, port=port, index=index, count=count, **settings) for index in range(count)]
 
 
 def finish(processes: "list[subprocess.Popen[str]]", *codes: int) -> list[str]:
@@ -303,12 +312,177 @@ def uninterrupted(root, tmp_path_factory):
 
 @needs_cluster
 @pytest.mark.slow
-def test_hosts_with_other_configs_are_refused(tiny_config, tmp_path):
-    port = free_port()
-    first = start(tmp_path, str(tiny_config), *settings(), port=port, index=0, count=2)
-    second = start(tmp_path, str(tiny_config), *settings("seed=7"), port=port, index=1, count=2)
+@pytest.mark.parametrize("other", ["config", "images"])
+def test_hosts_with_other_configs_or_images_are_refused(tiny_config, tmp_path, other):
+    port, parts = free_port(), "distribute.pack_parts=2"
+    fewer = shutil.copytree(tiny_config.parent, tmp_path / "fewer")
+    (fewer / "shapes" / "cross" / "03.png").unlink()
+    there = [str(tiny_config), *settings(parts, "seed=7")]
+    if other == "images":
+        there = [str(fewer / tiny_config.name), *settings(parts)]
+    first = start(tmp_path, str(tiny_config), *settings(parts), port=port, index=0, count=2)
+    second = start(tmp_path, *there, port=port, index=1, count=2)
     _, told = finish([first, second], 10, 2)
-    assert "process 1 of 2 has another config than process 0" in told
+    a = "another" if other == "config" else "other"
+    assert f"process 1 of 2 has {a} {other} than process 0" in told
+
+
+# Python loads a module of this name by itself at start: what a process opens is written down, in order, and for process
+# FULL the disk has no room.
+WATCH = """\
+import os, shutil, sys
+
+index = os.environ.get("JAX_PROCESS_ID", "0")
+
+def opened(event, arguments):
+    if event == "open" and isinstance(arguments[0], str) and ("fashion-mini" in arguments[0] or "best" in arguments[0]):
+        os.write(record, (arguments[0] + "\\n").encode())
+
+if "OPENED" in os.environ:
+    record = os.open(os.environ["OPENED"] + index, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    sys.addaudithook(opened)
+if os.environ.get("FULL") == index:
+    shutil.disk_usage = lambda path: shutil._ntuple_diskusage(1, 1, 1)
+"""
+
+
+def watched(folder: Path, *, shared: bool = False, **more: str) -> Callable[[int], dict[str, str]]:
+    """The environment of processes that have caches of their own, or one, below `folder`."""
+    (folder / "guard").mkdir(parents=True, exist_ok=True)
+    (folder / "guard" / "sitecustomize.py").write_text(WATCH, encoding="utf-8")
+    path = os.pathsep.join([str(folder / "guard"), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return lambda index: {
+        "PYTHONPATH": path,
+        "IMGREC_CACHE": str(folder / f"cache{0 if shared else index}"),
+        **more,
+    }
+
+
+def bytes_of_pixels(cache: Path) -> int:
+    return sum(file.stat().st_size for file in cache.glob("packs/*/pixels.bin"))
+
+
+def in_parts(root: Path, strategy: str, *more: str) -> list[str]:
+    """Document-004 as above, its batches dealt from four parts of the pack."""
+    spec = f"{{strategy: {strategy}, shards: 8, pack_parts: 4}}"
+    return [*long(root, spec), "--set", "image.standardize=auto", *more]
+
+
+@pytest.fixture(scope="module")
+def alone_in_parts(root, tmp_path_factory):
+    """The run on one device."""
+    folder = tmp_path_factory.mktemp("alone-in-parts")
+    finish([start(folder, *in_parts(root, "none"), more=watched(folder))])
+    return folder
+
+
+@needs_cluster
+@pytest.mark.slow
+def test_hosts_pack_and_read_their_own_parts(root, tmp_path, alone_in_parts):
+    from imgrec_cli.config import load_config
+    from imgrec_cli.dataset import scan
+
+    environment = watched(tmp_path, OPENED=str(tmp_path / "opened"))
+    told = finish(together(tmp_path, 2, *in_parts(root, "data"), more=environment))
+    assert "packing 400 images of 28×28×1, parts 1, 2 of 4" in told[0]
+    assert_same_bits(alone_in_parts, tmp_path)
+    whole = bytes_of_pixels(alone_in_parts / "cache0")
+    assert whole == 800 * 28 * 28
+    listed = [Path(e.file) for e in scan(load_config(root / "configs" / "document-004.yaml").data).examples]
+    for index, own in enumerate(((0, 1), (2, 3))):
+        assert bytes_of_pixels(tmp_path / f"cache{index}") == whole // 2
+        lines = (tmp_path / f"opened{index}").read_text().splitlines()
+        training = lines[: next((at for at, line in enumerate(lines) if "best" in line), len(lines))]
+        images = {Path(line) for line in training if line.endswith(".png")}
+        expected = {file for place, file in enumerate(listed) if place % 4 in own}
+        assert images >= expected
+        # the leader draws the first batch of eight images as the network sees them, four of them the other's
+        assert len(images - expected) == (4 if index == 0 else 0)
+
+
+@pytest.fixture(scope="module")
+def bereaved_in_parts(root, tmp_path_factory):
+    """A run of two processes that share a cache, killed inside its second epoch."""
+    folder = tmp_path_factory.mktemp("bereaved-in-parts")
+    processes = together(folder, 2, *in_parts(root, "model, mesh: [2, 1]"), more=watched(folder, shared=True))
+    try:
+        wait_for_state(folder, 2, processes[0])
+    finally:
+        leave_none(processes)
+    assert len(list(folder.glob("cache0/packs/*/pixels.bin"))) == 4
+    assert bytes_of_pixels(folder / "cache0") == 800 * 28 * 28
+    return folder
+
+
+@needs_cluster
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("processes", "strategy", "packed"),
+    # alone, and where both hold the same images, the pack is whole; the others find their parts
+    [(1, "none", True), (2, "model, mesh: [1, 2]", True), (2, "data", False), (4, "data", False)],
+)
+def test_parts_of_a_killed_run_go_on_to_the_same_bits(
+    root, tmp_path, processes, strategy, packed, bereaved_in_parts, alone_in_parts
+):
+    folder = tmp_path / "again"
+    shutil.copytree(bereaved_in_parts, folder)
+    words = in_parts(root, strategy, "--resume", "auto")
+    told = finish(together(folder, processes, *words, more=watched(folder, shared=True)))
+    assert "going on from epoch 2 at step" in told[0]
+    assert ("packing 800 images of 28×28×1:" in told[0]) == packed
+    assert ("packing" in told[0]) == packed
+    assert_same_bits(alone_in_parts, folder)
+
+
+@needs_cluster
+@pytest.mark.slow
+def test_a_host_without_room_for_its_parts_ends_the_others(tiny_config, tmp_path):
+    words = settings("distribute={strategy: data, pack_parts: 2, heartbeat: 5}")
+    processes = together(tmp_path, 2, str(tiny_config), *words, more=watched(tmp_path, FULL="1"))
+    first, second = finish(processes, 10, 7)
+    assert "another process of this training was lost" in first
+    assert "packing 18 images of 16×16×1, parts 2 of 2 needs 4.6 kB, and 1 bytes are free" in second
+
+
+def test_processes_have_to_divide_the_parts(tiny_config, monkeypatch):
+    from imgrec_cli.config import load_config
+    from imgrec_cli.training import distribute
+    from imgrec_cli.training.job import Job
+
+    config = load_config(tiny_config, ["runtime.backend=jax", "distribute={strategy: data, pack_parts: 4}"])
+    monkeypatch.setattr(distribute, "_grid", lambda config: (["cpu:0", "cpu:1", "cpu:2"], (3, 1)))
+    with pytest.raises(InputError, match="4 parts cannot be divided among 3 processes"):
+        distribute.shared_parts(config, Job(1, 3))
+    monkeypatch.setattr(distribute, "_grid", lambda config: (["cpu:0", "cpu:1", "cpu:2", "cpu:3"], (4, 1)))
+    found = distribute.shared_parts(config, Job(1, 2))
+    assert (found.count, found.own) == (4, range(2, 4))
+    # two processes that hold one copy of the weights take the same images
+    monkeypatch.setattr(distribute, "_grid", lambda config: (["cpu:0", "cpu:1"], (1, 2)))
+    assert distribute.shared_parts(config, Job(1, 2)) is None
+    assert distribute.shared_parts(config, Job()) is None
+
+
+def test_images_that_cannot_be_dealt_are_refused(tiny_config):
+    from imgrec_cli.config import load_config
+    from imgrec_cli.dataset import load_dataset
+    from imgrec_cli.errors import DataError
+    from imgrec_cli.training.input import require_parts
+
+    config = load_config(tiny_config, ["distribute.pack_parts=4"])
+    dataset = load_dataset(config.data, config.image, config.seed)
+    require_parts(config, dataset)
+    fewer = config.model_copy(update={"train": config.train.model_copy(update={"batch_size": 30})})
+    with pytest.raises(InputError, match="30 images of a batch cannot be divided into 4 parts") as caught:
+        require_parts(fewer, dataset)
+    assert caught.value.hint == "use train.batch_size=28, or fewer parts"
+    by_class = {example.row: example.label for example in dataset.examples}
+    uneven = replace(dataset, places=np.array([by_class[row] for row in range(len(by_class))]))
+    with pytest.raises(DataError, match="part 4 of 4 has no training image"):
+        require_parts(config, uneven)
+    balanced = load_config(tiny_config, ["distribute.pack_parts=2", "train.sampling=balanced"])
+    require_parts(balanced, dataset)
+    with pytest.raises(DataError, match="part 1 of 2 has no training image of cross, and balanced sampling needs"):
+        require_parts(balanced, uneven)
 
 
 ON_JAX = "runtime.backend=jax;"
@@ -323,6 +497,7 @@ ON_JAX = "runtime.backend=jax;"
         (ON_JAX + "distribute={strategy: model, layout: {'dense(': [null, model]}}", "no regular expression"),
         (ON_JAX + "distribute={strategy: model, shards: 4};optimizer.clip_norm=1", "clip_norm adds over whole weights"),
         (ON_JAX + "distribute={shards: 16};train.batch_size=24", "must divide the batch, which has 24 images"),
+        ("distribute={pack_parts: 16};train.batch_size=24", "must divide the batch, which has 24 images"),
     ],
 )
 def test_what_cannot_be_distributed_is_refused(tiny_config, setting, message):

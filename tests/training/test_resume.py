@@ -304,12 +304,13 @@ def test_another_config_is_refused_with_its_keys(tiny_config, tmp_path):
     run = stopped(tiny_config, EVERYTHING, tmp_path, in_epoch(1, 6))
     before = {path: path.read_bytes() for path in run.folder.rglob("*.npz")}
     with pytest.raises(ConfigError) as caught:
-        resumed(run, "seed=1", "train.batch_size=4", "train.epochs=2")
+        resumed(run, "seed=1", "train.batch_size=4", "train.epochs=2", "distribute.pack_parts=2")
     assert caught.value.message.splitlines() == [
         f"{run.folder}: cannot go on with another config",
         "  seed: the run has 0, asked for is 1",
         "  train.batch_size: the run has 2, asked for is 4",
         "  train.epochs: the run has 3, asked for is 2; it can only grow",
+        "  distribute.pack_parts: the run has None, asked for is 2",
     ]
     with pytest.raises(ConfigError, match=r"optimizer\.type: the run has adamw, asked for is adam"):
         train(tiny_config, resume=run.folder)
