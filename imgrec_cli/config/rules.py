@@ -11,6 +11,7 @@ from imgrec_cli.config.networks import BackboneModel, LayersModel, Residual
 from imgrec_cli.config.sections import Config, SearchRange
 from imgrec_cli.config.shapes import BACKBONES, DoesNotFitError, Shape, after
 from imgrec_cli.storage import is_url
+from imgrec_cli.wording import count
 
 NOT_SEARCHED = ("version", "seed", "data", "decision", "runtime", "distribute", "export", "search")
 
@@ -161,11 +162,11 @@ def statistics_match_channels(config: Config) -> Found:
     statistics, image = config.image.standardize, config.image
     if isinstance(statistics, Standardize):
         for key in ("mean", "deviation"):
-            count = len(getattr(statistics, key))
-            if count != image.channels:
+            got = len(getattr(statistics, key))
+            if got != image.channels:
                 yield (
                     ("image", "standardize", key),
-                    f"needs {_count(image.channels, 'number')} for image.color: {image.color}, got {count}",
+                    f"needs {count(image.channels, 'number')} for image.color: {image.color}, got {got}",
                 )
 
 
@@ -301,10 +302,6 @@ def _misfits(config: Config, shape: Shape) -> Found:
             return
     if len(shape) != 1:
         yield ("model", "layers"), "end in a map; put {type: flatten} or {type: global_pool} after the last one"
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
 # A rule is asked only where the keys that it reads are themselves free of mistakes.

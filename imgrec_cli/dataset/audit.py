@@ -13,6 +13,7 @@ from imgrec_cli.dataset.pack import Facts
 from imgrec_cli.dataset.scan import Listing
 from imgrec_cli.dataset.walk import Split
 from imgrec_cli.imaging import SUFFIXES_OF
+from imgrec_cli.wording import count
 
 if TYPE_CHECKING:  # config imports pydantic, and `imgrec evaluate` has to start without it
     from imgrec_cli.config.images import Data
@@ -160,7 +161,7 @@ def _same_picture(places: list[int], listing: Listing, facts: list[Facts]) -> li
         found.append(Finding("contradiction", "warning", text, fix, tuple(contradictions)))
     if copies:
         more = sum(len(group) - 1 for group in copies)
-        text = f"{_pictures(copies)} several times in a class, {_count(more, 'copy', 'copies')} in all"
+        text = f"{_pictures(copies)} several times in a class, {count(more, 'copy', 'copies')} in all"
         fix = "copies count twice and teach nothing; the split keeps them on one side"
         found.append(Finding("duplicate", "warning", text, fix, tuple(copies)))
     return found
@@ -197,7 +198,7 @@ def _near(found: Collection, places: list[int], splits: Mapping[int, Split], dat
         fixes["near_leak"] += "; or keep on one side what has one name: "
         fixes["near_leak"] += "widen data.group" if data.group else _GROUP_FIX
     return [
-        Finding(kind, "warning", f"{_count(len(kinds[kind]), 'pair')} of {text}", fixes[kind], tuple(kinds[kind]))
+        Finding(kind, "warning", f"{count(len(kinds[kind]), 'pair')} of {text}", fixes[kind], tuple(kinds[kind]))
         for kind, text in words.items()
         if kinds[kind]
     ]
@@ -231,7 +232,7 @@ def _series(places: list[int], found: Collection, splits: Mapping[int, Split], d
     if not groups:
         return []
     example = _series_of(found.shown[groups[0][0]])
-    text = f"{_count(len(groups), 'series', 'series')} of files on both sides of a split, such as {example}…"
+    text = f"{count(len(groups), 'series', 'series')} of files on both sides of a split, such as {example}…"
     fix = f"if a name stands for one thing (a video, a patient), keep it on one side: {_GROUP_FIX}"
     if listing.given:
         fix = "if a name stands for one thing (a video, a patient), move all of its files into one split"
@@ -307,7 +308,7 @@ def _modes(places: list[int], listing: Listing, facts: list[Facts], splits: Mapp
         if shares and max(shares.values()) - min(shares.values()) > SHARE_APART:
             worst = max(shares, key=lambda name: shares[name])
             apart.append(f"{100 * shares[worst]:.0f} % of the {what} {worst}")
-    text = "different modes: " + ", ".join(f"{count:,} {mode}" for mode, count in modes.most_common())
+    text = "different modes: " + ", ".join(f"{number:,} {mode}" for mode, number in modes.most_common())
     fix = "image.color makes them alike for the model"
     if apart:
         text += f"; not {usual}: {', '.join(apart)}"
@@ -341,17 +342,13 @@ def _by_identity(places: Iterable[int], facts: Sequence[Facts]) -> list[tuple[in
     return [tuple(group) for group in groups.values() if len(group) > 1]
 
 
-def _count(number: int, one: str, many: str = "") -> str:
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
-
-
 def _pictures(groups: Sequence[object]) -> str:
     return "1 picture stands" if len(groups) == 1 else f"{len(groups):,} pictures stand"
 
 
 def _files(places: Sequence[int]) -> str:
-    return _count(len(places), "file")
+    return count(len(places), "file")
 
 
 def _images(places: Sequence[int]) -> str:
-    return f"{_count(len(places), 'image')} {'is' if len(places) == 1 else 'are'}"
+    return f"{count(len(places), 'image')} {'is' if len(places) == 1 else 'are'}"

@@ -9,6 +9,7 @@ from imgrec_cli.dataset.sources import inside, rows_of_shards
 from imgrec_cli.dataset.walk import SUFFIXES, entries, images_below, natural_order, suffix_of
 from imgrec_cli.errors import ARCHIVES, DataError, quoted, unpack_command
 from imgrec_cli.storage import File
+from imgrec_cli.wording import some
 
 # How the class is found in a file's name, the plainest rule first.
 _NAME_RULES = (r"^([^\W\d_]+)[ _.-]*\d", r"^(.*?)[ _.-]*\d+\.\w+", r"^([^_]+)_", r"_([^\W\d_]+)\.")
@@ -94,7 +95,7 @@ def refuse_flat(folder: File, names: Sequence[str], key: str) -> None:
     found = sorted({_search(rule, name) or "" for name in names}, key=natural_order)
     raise DataError(
         message,
-        f"their names seem to begin with or hold the class ({_some(found)}); if so:\n"
+        f"their names seem to begin with or hold the class ({some(found)}); if so:\n"
         f"  {rules(key, folder, rule)}\nelse {by_folder}",
     )
 
@@ -126,7 +127,7 @@ def look_for_subjects(folder: File, classes: dict[str, list[str]], key: str) -> 
             raise _one_folder_per_subject(folder, list(classes), names, key, _INNER_CLASS)
         if all(found == shared for found in inner):
             return [
-                f"{folder}: every class folder holds the same folders, {_some(names)}; if those are the classes: "
+                f"{folder}: every class folder holds the same folders, {some(names)}; if those are the classes: "
                 + rules(key, folder, _INNER_CLASS, _OUTER_GROUP)
             ]
     elif subjects:
@@ -143,9 +144,9 @@ def look_for_subjects(folder: File, classes: dict[str, list[str]], key: str) -> 
 
 
 def _one_folder_per_subject(folder: File, subjects: list[str], names: list[str], key: str, rule: str) -> DataError:
-    named = _some(sorted(subjects, key=natural_order), 3)
+    named = some(sorted(subjects, key=natural_order), 3)
     return DataError(
-        f"{folder}: one folder per subject, it seems: {named}; the classes inside: {_some(names)}",
+        f"{folder}: one folder per subject, it seems: {named}; the classes inside: {some(names)}",
         f"take the class from inside, and keep a subject's images on one side of the split:\n"
         f"  {rules(key, folder, rule, _OUTER_GROUP)}\n"
         f"where the outer folders are the classes: {rules(key, folder, _OUTER_GROUP)}",
@@ -174,10 +175,6 @@ def _rule_for(names: Sequence[str]) -> str | None:
 
 def _search(rule: str, name: str) -> str | None:
     return match[1] if (match := re.search(rule, name)) else None
-
-
-def _some(names: Sequence[str], most: int = 10) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def what_is_an_image() -> str:

@@ -10,17 +10,17 @@ from imgrec_cli.dataset import layouts
 from imgrec_cli.dataset.classes import class_of
 from imgrec_cli.dataset.layouts import setting, what_is_an_image
 from imgrec_cli.dataset.sources import Sources, folder_of, inside
-from imgrec_cli.dataset.trees import Image, Tree, check_folder, count, find_trees, read_tree, some
+from imgrec_cli.dataset.trees import Image, Tree, check_folder, find_trees, read_tree
 from imgrec_cli.dataset.walk import (
     SPLIT_NAMES,
     SPLITS,
     Split,
-    images_below,
     natural_order,
     nfc,
 )
 from imgrec_cli.errors import DataError, quoted
 from imgrec_cli.storage import File, is_url
+from imgrec_cli.wording import count, some
 
 if TYPE_CHECKING:  # config imports pydantic, and `imgrec evaluate` has to start without it
     from imgrec_cli.config.images import Data
@@ -169,12 +169,6 @@ def scan_labelled(folder: Path, split: str = "test") -> dict[str, list[tuple[str
     if not any(tree.classes.values()):
         raise DataError(f"{folder}: no images", what_is_an_image())
     return {name: [(path, Path(file)) for path, file, _ in images] for name, images in tree.classes.items()}
-
-
-def image_files(folder: Path) -> list[Path]:
-    """All image files in a folder and below it, in natural order. Raises DataError where it cannot be read."""
-    found = sorted(images_below(folder), key=lambda image: natural_order(image[0]))
-    return [Path(file) for _, file in found]
 
 
 def _check_training(classes: dict[str, list[Image]], place: File, key: str) -> None:

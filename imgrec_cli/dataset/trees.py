@@ -4,7 +4,6 @@ import difflib
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ from imgrec_cli.dataset.sources import Sources, check_shards, inside
 from imgrec_cli.dataset.walk import SPLIT_NAMES, SPLITS, Split, entries, natural_order, nfc
 from imgrec_cli.errors import DataError
 from imgrec_cli.storage import File, are_shards, expanded, is_url, located
+from imgrec_cli.wording import count, some
 
 if TYPE_CHECKING:  # config imports pydantic, and `imgrec evaluate` has to start without it
     from imgrec_cli.config.images import Data
@@ -277,15 +277,6 @@ def _labelled_by_rule(folder: File, by_path: dict[str, list[Image]], pattern: st
             "every image needs a class: widen the expression, which is searched for anywhere in such a path",
         )
     return classes
-
-
-def count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" + ("s" if number != 1 else "")
-
-
-def some(names: Iterable[str], most: int = 10) -> str:
-    names = list(names)
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _kinds(others: Counter[str]) -> str:
