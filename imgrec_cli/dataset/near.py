@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import cache
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,8 @@ FLATTEST = 4.0  # gray levels of standard deviation; below it the noise of a JPE
 MOST_PAIRS = 200_000_000  # examined per two bytes of the hash, so that collections of nearly identical drawings finish
 
 _SAMPLE, _AMONG = 512, 8192
-_BLOCK = 1024
+_PICTURES = 128  # whose pixels are looked at together: 224×224 ones take 77 MB as float32
+_PAIRS = 1024
 
 Pixels = NDArray[np.uint8]
 Directions = tuple[NDArray[np.float32], NDArray[np.bool_]]
@@ -48,7 +50,9 @@ def small_gray(pixels: Pixels) -> NDArray[np.float32]:
     count, height, width, channels = pixels.shape
     # the mean over colors is part of the mean over columns: a pass of its own takes longer than both products
     columns = np.repeat(_areas(width).T, channels, axis=0) / channels
-    small: NDArray[np.float32] = _areas(height) @ pixels.reshape(count, height, -1).astype(np.float32) @ columns
+    small: NDArray[np.float32] = (
+        _areas(height) @ pixels.reshape(count, height, width * channels).astype(np.float32) @ columns
+    )
     return small
 
 
@@ -106,19 +110,25 @@ def near_by_direction(
     limit = _limit(directions_of, rows)
     # each picture is prepared once, however many it is compared with; half precision moves a distance by 0.001
     chosen, places = np.unique(pairs, return_inverse=True)
-    prepared = np.empty((len(chosen), SIDE * SIDE), np.float16)
-    flat = np.empty(len(chosen), bool)
-    for start in range(0, len(chosen), _BLOCK):
-        block = slice(start, start + _BLOCK)
-        prepared[block], flat[block] = directions_of(rows[chosen[block]])
+    prepared, flat = _block_by_block(directions_of, rows[chosen], np.float16)
     near = []
-    for pair in np.split(places.reshape(-1, 2), range(_BLOCK, len(pairs), _BLOCK)):
+    for pair in np.split(places.reshape(-1, 2), range(_PAIRS, len(pairs), _PAIRS)):
         left, right = prepared[pair[:, 0]].astype(np.float32), prepared[pair[:, 1]].astype(np.float32)
         left -= right
         differences = np.sqrt(np.einsum("ij,ij->i", left, left))
         near.append((differences < limit) & ~flat[pair].any(axis=1))
     result: NDArray[np.int64] = rows[pairs[np.concatenate(near)]]
     return result
+
+
+def _block_by_block(
+    directions_of: Callable[[NDArray[np.int64]], Directions], rows: NDArray[np.int64], dtype: type[np.floating[Any]]
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    found, flat = np.empty((len(rows), SIDE * SIDE), dtype), np.empty(len(rows), bool)
+    for start in range(0, len(rows), _PICTURES):
+        block = slice(start, start + _PICTURES)
+        found[block], flat[block] = directions_of(rows[block])
+    return found, flat
 
 
 def directions(pixels: Pixels) -> Directions:
@@ -132,7 +142,7 @@ def directions(pixels: Pixels) -> Directions:
 def _limit(directions_of: Callable[[NDArray[np.int64]], Directions], rows: NDArray[np.int64]) -> float:
     """How much two pictures of this collection may differ: by a sample of distances to the nearest one."""
     among = rows[:: max(1, len(rows) // _AMONG)]
-    found, flat = directions_of(among)
+    found, flat = _block_by_block(directions_of, among, np.float32)
     found = found[~flat]
     if len(found) < 3:
         return BOUNDS[0]
