@@ -201,7 +201,7 @@ def test_every_kind_of_network_is_copied_with_its_fast_layers(name):
     assert np.abs(found - expected).max() < 0.05 * np.abs(expected).max()
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet50", "mobilenet_v3_small", "densenet121"])
+@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet50", "mobilenet_v3_small"])
 def test_normalisations_that_stay_frozen_lie_in_the_convolutions_and_train_as_keras_s_do(name):
     import keras
     import tensorflow as tf
