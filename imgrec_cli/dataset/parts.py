@@ -180,9 +180,10 @@ def _own_packs(files: Files, spec: PixelSpec, on_event: Listener, parts: Parts, 
     found = [find_pack(part, spec) for part in own]
     missing = [place for place, pack in enumerate(found) if pack is None]
     if missing:
-        which = ", ".join(str(parts.own[place] + 1) for place in missing)
+        which = ", part " if len(missing) == 1 else ", parts "
+        which += ", ".join(str(parts.own[place] + 1) for place in missing)
         count, done = sum(len(own[place].paths) for place in missing), 0
-        task = announced(count, spec, f", parts {which} of {parts.count}", on_event)
+        task = announced(count, spec, f"{which} of {parts.count}", on_event)
         advance = throttled("packing", count, on_event)
 
         def after(done: int) -> Progress:

@@ -215,7 +215,7 @@ def test_a_changed_image_packs_its_own_part_anew(
     listed = [Path(example.file) for example in scan(Data(folder=str(folder))).examples]
     shutil.copy(make_image("other.png"), listed[6])
     found.load()
-    assert found.packed() == ["packing 10 images of 16×16×3, parts 3 of 4"]
+    assert found.packed() == ["packing 10 images of 16×16×3, part 3 of 4"]
 
 
 def test_a_whole_pack_is_used_where_there_is_one(

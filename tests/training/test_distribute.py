@@ -429,8 +429,7 @@ def test_parts_of_a_killed_run_go_on_to_the_same_bits(
     words = in_parts(root, strategy, "--resume", "auto")
     told = finish(together(folder, processes, *words, more=watched(folder, shared=True)))
     assert "going on from epoch 2 at step" in told[0]
-    assert ("packing 800 images of 28×28×1:" in told[0]) == packed
-    assert ("packing" in told[0]) == packed
+    assert len(list(folder.glob("cache0/packs/*/pixels.bin"))) == 4 + packed
     assert_same_bits(alone_in_parts, folder)
 
 
@@ -441,7 +440,7 @@ def test_a_host_without_room_for_its_parts_ends_the_others(tiny_config, tmp_path
     processes = together(tmp_path, 2, str(tiny_config), *words, more=watched(tmp_path, FULL="1"))
     first, second = finish(processes, 10, 7)
     assert "another process of this training was lost" in first
-    assert "packing 18 images of 16×16×1, parts 2 of 2 needs 4.6 kB, and 1 bytes are free" in second
+    assert "packing 18 images of 16×16×1, part 2 of 2 needs 4.6 kB, and 1 bytes are free" in second
 
 
 def test_processes_have_to_divide_the_parts(tiny_config, monkeypatch):
