@@ -48,10 +48,13 @@ class Session:
             Contestant(OURS, "imgrec_training.py", [*arguments, "--input", "pack"], ours=True),
         ]
 
+    def is_wanted(self, name: str) -> bool:
+        """Whether `--only` leaves this contestant in."""
+        return not self.options.only or any(word in name for word in self.options.only)
+
     def race(self, title: str, contestants: Sequence[Contestant], steps: int) -> None:
         """Run a race and write its table."""
-        only = self.options.only
-        chosen = [c for c in contestants if not only or any(word in c.name for word in only)]
+        chosen = [contestant for contestant in contestants if self.is_wanted(contestant.name)]
         steps = self.options.steps or steps
         results = race.run(chosen, self.options.rounds, steps, self.peers, self.environment, self.folder)
         ours = next((result.median for result in results if result.name == OURS and result.speeds), None)
@@ -247,6 +250,7 @@ def accuracy(session: Session) -> None:
     variants = {"reference Keras, float32": ()} | {
         f"imgrec, {precision}": (f"train.precision={precision}",) for precision in ("float32", "bfloat16", "auto")
     }
+    variants = {name: precision for name, precision in variants.items() if session.is_wanted(name)}
     rows = []
     for title, data, size, mode, settings, epochs in sets:
         arrays = session.folder / f"{size}.npz"
