@@ -6,6 +6,7 @@ where a kernel does not apply. docs/fused-kernels.md says what to check when Ker
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -32,13 +33,54 @@ def missing_kernels() -> list[str]:
     return missing
 
 
+def _of_tensorflow(variable: Any) -> Any:
+    """The TensorFlow variable in a Keras one, or the one that is given."""
+    return variable.value if hasattr(variable, "value") and not callable(variable.value) else variable
+
+
 def _handle(variable: Any) -> Tensor:
-    """The resource that raw kernels take, of a Keras or a TensorFlow variable."""
-    return (variable.value if hasattr(variable, "value") and not callable(variable.value) else variable).handle
+    """The resource that raw kernels take."""
+    return _of_tensorflow(variable).handle
+
+
+_MANY_WEIGHTS = 1 << 20  # from here on an update takes as long as memory does
+
+
+def _adam_of_rounded(
+    weights: Any,
+    first: Any,
+    second: Any,
+    gradient: Tensor,
+    rate: Tensor,
+    beta_1: Tensor,
+    beta_2: Tensor,
+    epsilon: float,
+) -> None:
+    """The same update in the same order as the kernel's, by a gradient that is rounded to bfloat16 still."""
+    gradient = tf.cast(gradient, tf.float32)
+    moment = first + (gradient - first) * (1 - beta_1)
+    energy = second + (tf.square(gradient) - second) * (1 - beta_2)
+    first.assign(moment)
+    second.assign(energy)
+    weights.assign_sub(moment * rate / (tf.sqrt(energy) + epsilon))
+
+
+def _before_cast(gradient: Tensor) -> Tensor | None:
+    """The bfloat16 values that a float32 gradient was cast from and is nothing else; None elsewhere."""
+    if tf.executing_eagerly():
+        return None
+    while gradient.op.type in ("Identity", "IdentityN"):
+        gradient = gradient.op.inputs[gradient.value_index]
+    is_cast = gradient.op.type == "Cast" and gradient.op.inputs[0].dtype == tf.bfloat16
+    return gradient.op.inputs[0] if is_cast else None
 
 
 class _AdamStep:
-    """Adam's update as one pass (Kingma and Ba 2014, algorithm 1 with the reordering of its section 2)."""
+    """Adam's update as one pass (Kingma and Ba 2014, algorithm 1 with the reordering of its section 2).
+
+    Of many weights in bfloat16 XLA makes a pass that reads their gradient before it is cast: half the bytes, and no
+    pass that casts.
+    """
 
     def update_step(self: Any, gradient: Tensor, variable: Any, learning_rate: Tensor) -> None:
         if self.amsgrad or not isinstance(gradient, tf.Tensor):
@@ -47,6 +89,15 @@ class _AdamStep:
         dtype = variable.dtype
         index = self._get_variable_index(variable)
         step = tf.cast(self.iterations + 1, dtype)
+        rounded = _before_cast(gradient) if math.prod(variable.shape) >= _MANY_WEIGHTS else None
+        if rounded is not None and dtype == "float32":
+            beta_1, beta_2 = tf.cast(self.beta_1, dtype), tf.cast(self.beta_2, dtype)
+            rate = tf.cast(learning_rate, dtype) * tf.sqrt(1 - tf.pow(beta_2, step)) / (1 - tf.pow(beta_1, step))
+            state = (variable, self._momentums[index], self._velocities[index])
+            # a new function for each: one that is kept raises once the variables of another model are gone
+            update = tf.function(_adam_of_rounded, jit_compile=True)
+            update(*map(_of_tensorflow, state), rounded, rate, beta_1, beta_2, self.epsilon)
+            return
         tf.raw_ops.ResourceApplyAdam(
             var=_handle(variable),
             m=_handle(self._momentums[index]),

@@ -56,6 +56,30 @@ def test_updates_equal_keras(name, options):
         np.testing.assert_allclose(ours, theirs, rtol=5e-4, atol=2e-6)
 
 
+@pytest.mark.parametrize(("name", "options"), [OPTIMIZERS[0], OPTIMIZERS[3]], ids=lambda value: str(value))
+def test_updates_by_rounded_gradients_equal_keras(monkeypatch, name, options):
+    """Of many weights in bfloat16, for which these are few."""
+    import keras
+
+    from imgrec_cli.training import fused
+
+    updated, update = [], fused._adam_of_rounded
+    monkeypatch.setattr(fused, "_MANY_WEIGHTS", 100)
+    monkeypatch.setattr(fused, "_adam_of_rounded", lambda *given: (updated.append(given[0].shape), update(*given)))
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        expected, expected_state = trained(getattr(keras.optimizers, name)(**options), steps=3)
+        got, state = trained(getattr(fused, name)(**options), steps=3)
+    finally:
+        keras.config.set_dtype_policy(policy)
+    assert (144, 16) in {tuple(shape) for shape in updated}
+    for ours, theirs in zip(got, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=2e-4, atol=1e-5)
+    for ours, theirs in zip(state, expected_state, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-5)
+
+
 def batch_norm_in_float64(x, gamma, beta, upstream, epsilon):
     """Output, statistics and gradients of batch normalisation (Ioffe and Szegedy 2015, section 3)."""
     x, upstream = x.astype(np.float64), upstream.astype(np.float64)
