@@ -21,7 +21,7 @@ ROWS = (
     ("classifier", "dataset"),
     ("engines",),
     ("imaging", "storage", "metrics", "bundle", "rundir", "config"),
-    ("errors", "progress", "machine", "atomic"),
+    ("errors", "progress", "machine", "atomic", "wording"),
 )
 HEIGHT = {room: -height for height, row in enumerate(ROWS) for room in row}
 
@@ -47,6 +47,8 @@ HOMES = {
     "uvicorn": {"serving"},
     "prometheus_client": {"serving"},
     "fsspec": {"storage"},
+    "xxhash": {"imaging"},
+    "threadpoolctl": {"dataset"},
 }
 
 
