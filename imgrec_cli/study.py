@@ -339,13 +339,15 @@ def _beating(run: Run) -> Iterator[None]:
     over = threading.Event()
 
     def beat() -> None:
-        while True:
-            with suppress(OSError):
-                _beat_file(run).touch()
-            if over.wait(SECONDS_BETWEEN_BEATS):
-                return
+        with suppress(OSError):
+            _beat_file(run).touch()
 
-    thread = threading.Thread(target=beat, daemon=True)
+    def go_on() -> None:
+        while not over.wait(SECONDS_BETWEEN_BEATS):
+            beat()
+
+    beat()  # at once: a thread may begin later, and until then this process would look dead
+    thread = threading.Thread(target=go_on, daemon=True)
     thread.start()
     try:
         yield
