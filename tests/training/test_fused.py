@@ -62,10 +62,11 @@ def test_updates_by_rounded_gradients_equal_keras(monkeypatch, name, options):
     import keras
 
     from imgrec_cli.training import fused
+    from imgrec_cli.training.fused import optimizers
 
-    updated, update = [], fused._adam_of_rounded
-    monkeypatch.setattr(fused, "_MANY_WEIGHTS", 100)
-    monkeypatch.setattr(fused, "_adam_of_rounded", lambda *given: (updated.append(given[0].shape), update(*given)))
+    updated, update = [], optimizers._adam_of_rounded
+    monkeypatch.setattr(optimizers, "_MANY_WEIGHTS", 100)
+    monkeypatch.setattr(optimizers, "_adam_of_rounded", lambda *given: (updated.append(given[0].shape), update(*given)))
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
