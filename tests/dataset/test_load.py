@@ -1,70 +1,35 @@
 """From a config to pixels, splits and digests, and the cache between runs."""
 
 import hashlib
-import os
 import shutil
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image as Pillow
 
 from imgrec_cli.config.images import Data, Image, Split
-from imgrec_cli.dataset import Dataset, clear_packs, list_packs, load_dataset, pack, plan, scan
-from imgrec_cli.errors import DataError, DiskSpaceError, InputError
+from imgrec_cli.dataset import Dataset, list_packs, load_dataset, plan, scan
+from imgrec_cli.errors import DataError
 from imgrec_cli.imaging import PixelSpec, load_pixels
 from imgrec_cli.progress import Advance, Event, Note, Warn
 
 MakeImage = Callable[..., Path]
+Load = Callable[..., tuple[Dataset, list[Event]]]
+PackedAnew = Callable[[list[Event]], bool]
 SMALL = Image(size=(6, 5))
 LITTLE_CUT = Split.model_validate({"validation": "5%", "test": "0%"})
-
-
-@pytest.fixture
-def folder(tmp_path: Path, make_image: MakeImage) -> Path:
-    """Twenty cats and twenty dogs."""
-    for name in ("cat", "dog"):
-        for index in range(20):
-            make_image(f"data/{name}/{index}.png")
-    return tmp_path / "data"
-
-
-def load(folder: Path, image: Image = SMALL, seed: int = 0, **data: Any) -> tuple[Dataset, list[Event]]:
-    events: list[Event] = []
-    return load_dataset(Data(folder=str(folder), **data), image, seed, events.append), events
 
 
 def texts(events: list[Event], kind: type[Note] | type[Warn]) -> list[str]:
     return [event.text for event in events if isinstance(event, kind)]
 
 
-def packed_anew(events: list[Event]) -> bool:
-    return any(text.startswith("packing ") for text in texts(events, Note))
-
-
-@pytest.fixture
-def decoded(monkeypatch: pytest.MonkeyPatch) -> list[PixelSpec]:
-    """Grows by one for every decoding."""
-    calls: list[PixelSpec] = []
-    real = pack.decode
-
-    def counting(source: Any, spec: PixelSpec) -> Any:
-        calls.append(spec)
-        return real(source, spec)
-
-    monkeypatch.setattr(pack, "decode", counting)
-    return calls
-
-
 # --- what comes out ---------------------------------------------------------------------------------
 
 
-def test_pixels_labels_and_digests_belong_together(folder: Path, decoded: list[PixelSpec]) -> None:
+def test_pixels_labels_and_digests_belong_together(folder: Path, decoded: list[PixelSpec], load: Load) -> None:
     dataset, events = load(folder)
     assert dataset.class_names == ("cat", "dog")
     assert len(decoded) == 40
@@ -88,7 +53,9 @@ def test_pixels_labels_and_digests_belong_together(folder: Path, decoded: list[P
     assert advances[-1] == Advance("packing", 40, 40)
 
 
-def test_given_splits_are_kept_and_the_others_cut_from_training(make_image: MakeImage, tmp_path: Path) -> None:
+def test_given_splits_are_kept_and_the_others_cut_from_training(
+    make_image: MakeImage, tmp_path: Path, load: Load
+) -> None:
     for name in ("cat", "dog"):
         for index in range(20):
             make_image(f"data/train/{name}/{index}.png")
@@ -100,7 +67,7 @@ def test_given_splits_are_kept_and_the_others_cut_from_training(make_image: Make
         assert (example.split == "test") == ("/test/" in Path(example.file).as_posix())
 
 
-def test_pixel_statistics_are_those_of_the_training_images(folder: Path) -> None:
+def test_pixel_statistics_are_those_of_the_training_images(folder: Path, load: Load) -> None:
     dataset, _ = load(folder)
     training = dataset.pixels[dataset.rows("train")] / 255
     mean, deviation = dataset.pixel_statistics()
@@ -108,7 +75,7 @@ def test_pixel_statistics_are_those_of_the_training_images(folder: Path) -> None
     np.testing.assert_allclose(deviation, training.std((0, 1, 2)), rtol=1e-12)
 
 
-def test_flat_pictures_have_a_deviation_to_divide_by(tmp_path: Path) -> None:
+def test_flat_pictures_have_a_deviation_to_divide_by(tmp_path: Path, load: Load) -> None:
     for name in ("train/cat", "train/dog", "validation/cat"):
         (tmp_path / name).mkdir(parents=True)
         Pillow.new("RGB", (4, 4), (10, 20, 30)).save(tmp_path / name / "1.png")
@@ -118,7 +85,7 @@ def test_flat_pictures_have_a_deviation_to_divide_by(tmp_path: Path) -> None:
     assert min(deviation) > 0
 
 
-def test_equal_pictures_in_other_formats_stay_together(make_image: MakeImage, tmp_path: Path) -> None:
+def test_equal_pictures_in_other_formats_stay_together(make_image: MakeImage, tmp_path: Path, load: Load) -> None:
     for name in ("cat", "dog"):
         for index in range(30):
             picture = make_image(f"data/{name}/{index}.png")
@@ -129,7 +96,7 @@ def test_equal_pictures_in_other_formats_stay_together(make_image: MakeImage, tm
     assert set(splits.values()) == {"train", "validation", "test"}
 
 
-def test_ten_shifted_variants_of_each_picture_stay_together_by_group(tmp_path: Path) -> None:
+def test_ten_shifted_variants_of_each_picture_stay_together_by_group(tmp_path: Path, load: Load) -> None:
     for label, name in enumerate(("cat", "dog")):
         (tmp_path / name).mkdir()
         for picture in range(20):
@@ -149,13 +116,17 @@ def test_ten_shifted_variants_of_each_picture_stay_together_by_group(tmp_path: P
     assert pictures_on_two_sides(load(tmp_path)[0]) > 20
 
 
-def test_a_wrong_group_expression_is_told_before_anything_is_decoded(folder: Path, decoded: list[PixelSpec]) -> None:
+def test_a_wrong_group_expression_is_told_before_anything_is_decoded(
+    folder: Path, decoded: list[PixelSpec], load: Load
+) -> None:
     with pytest.raises(DataError, match=r"data\.group: \^\(x\) does not match 40 of 40 paths, such as cat/0\.png"):
         load(folder, group="^(x)")
     assert decoded == []
 
 
-def test_the_fingerprint_follows_splits_names_and_contents(folder: Path, make_image: MakeImage, tmp_path: Path) -> None:
+def test_the_fingerprint_follows_splits_names_and_contents(
+    folder: Path, make_image: MakeImage, tmp_path: Path, load: Load
+) -> None:
     first = load(folder)[0].fingerprint
     shutil.copytree(folder, tmp_path / "copy")
     assert load(tmp_path / "copy")[0].fingerprint == first
@@ -171,7 +142,7 @@ def test_the_fingerprint_follows_splits_names_and_contents(folder: Path, make_im
 # --- what is left out -------------------------------------------------------------------------------
 
 
-def test_damaged_images_are_left_out_by_name(folder: Path) -> None:
+def test_damaged_images_are_left_out_by_name(folder: Path, load: Load, packed_anew: PackedAnew) -> None:
     (folder / "cat/3.png").write_bytes(b"no picture")
     (folder / "dog/7.png").write_bytes(b"")
     dataset, events = load(folder)
@@ -190,7 +161,7 @@ def test_damaged_images_are_left_out_by_name(folder: Path) -> None:
     assert again.skipped == dataset.skipped
 
 
-def test_at_most_ten_damaged_images_are_named(folder: Path) -> None:
+def test_at_most_ten_damaged_images_are_named(folder: Path, load: Load) -> None:
     for index in range(13):
         (folder / f"cat/{index}.png").write_bytes(b"")
     (warning,) = texts(load(folder)[1], Warn)
@@ -198,7 +169,7 @@ def test_at_most_ten_damaged_images_are_named(folder: Path) -> None:
     assert warning.endswith(" and 3 more")
 
 
-def test_a_class_that_damage_leaves_without_training_images(folder: Path) -> None:
+def test_a_class_that_damage_leaves_without_training_images(folder: Path, load: Load) -> None:
     for file in (folder / "dog").iterdir():
         file.write_bytes(b"")
     with pytest.raises(DataError, match=r"no training image of dog can be read, such as .*0\.png: the file is empty"):
@@ -210,7 +181,7 @@ def test_a_class_that_damage_leaves_without_training_images(folder: Path) -> Non
     assert len(list_packs()) == 1  # the one with the readable cats
 
 
-def test_classes_too_small_to_be_divided_are_a_warning(tmp_path: Path, make_image: MakeImage) -> None:
+def test_classes_too_small_to_be_divided_are_a_warning(tmp_path: Path, make_image: MakeImage, load: Load) -> None:
     for index in range(6):
         make_image(f"data/cat/{index}.png")
     make_image("data/dog/1.png")
@@ -228,7 +199,7 @@ def test_classes_too_small_to_be_divided_are_a_warning(tmp_path: Path, make_imag
     assert warnings == texts(events, Warn)
 
 
-def test_no_class_large_enough_to_be_divided(folder: Path, decoded: list[PixelSpec]) -> None:
+def test_no_class_large_enough_to_be_divided(folder: Path, decoded: list[PixelSpec], load: Load) -> None:
     data = Data(folder=str(folder), group=r"(cat|dog)/")
     told = "no validation images: no class could be divided, which takes three "
     with pytest.raises(DataError, match=told + "groups$"):
@@ -246,7 +217,7 @@ def test_no_class_large_enough_to_be_divided(folder: Path, decoded: list[PixelSp
         load(folder)
 
 
-def test_a_validation_folder_of_damaged_images(make_image: MakeImage, tmp_path: Path) -> None:
+def test_a_validation_folder_of_damaged_images(make_image: MakeImage, tmp_path: Path, load: Load) -> None:
     for name in ("cat", "dog"):
         make_image(f"data/train/{name}/1.png")
         make_image(f"data/val/{name}/1.png").write_bytes(b"")
@@ -254,279 +225,12 @@ def test_a_validation_folder_of_damaged_images(make_image: MakeImage, tmp_path: 
         load(tmp_path / "data")
 
 
-def test_a_listing_that_is_known_is_not_made_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_listing_that_is_known_is_not_made_again(folder: Path, monkeypatch: pytest.MonkeyPatch, load: Load) -> None:
     data = Data(folder=str(folder))
     expected, _ = load(folder)
     listing = scan(data)
     monkeypatch.setattr("imgrec_cli.dataset.load.scan", None)
     assert load_dataset(data, SMALL, 0, listing=listing).fingerprint == expected.fingerprint
-
-
-# --- the cache --------------------------------------------------------------------------------------
-
-
-def test_a_second_run_decodes_and_reads_nothing(
-    folder: Path, decoded: list[PixelSpec], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first, _ = load(folder)
-    assert len(decoded) == 40
-
-    def unreadable(path: Path) -> Any:
-        raise AssertionError(f"{path} was read again")
-
-    monkeypatch.setattr("imgrec_cli.dataset.digests.open_file", unreadable)
-    monkeypatch.setattr("imgrec_cli.dataset.pack.open_file", unreadable)
-    second, events = load(folder)
-    assert not packed_anew(events)
-    assert len(decoded) == 40
-    np.testing.assert_array_equal(second.pixels, first.pixels)
-    assert second.examples == first.examples
-    assert second.fingerprint == first.fingerprint
-
-
-def test_touched_and_copied_files_find_their_pack(folder: Path, tmp_path: Path, decoded: list[PixelSpec]) -> None:
-    load(folder)
-    for file in folder.glob("*/*"):
-        os.utime(file, (1, 1))
-    assert not packed_anew(load(folder)[1])
-    shutil.copytree(folder, tmp_path / "copy")
-    load(tmp_path / "copy")
-    assert len(list_packs()) == 1
-
-
-def test_a_changed_added_or_removed_file_makes_a_new_pack(folder: Path, make_image: MakeImage) -> None:
-    first, _ = load(folder)
-    kept = np.array(first.pixels)
-    status = (folder / "cat/5.png").stat()
-    for seed in range(1000):  # the same size and time, as an editor that restores times would leave
-        if make_image("data/cat/5.png", seed).stat().st_size == status.st_size:
-            break
-    os.utime(folder / "cat/5.png", ns=(status.st_atime_ns, status.st_mtime_ns))
-    changed, events = load(folder)
-    assert packed_anew(events)
-    row = next(example.row for example in changed.examples if example.path == "cat/5.png")
-    differs = (changed.pixels != kept).any((1, 2, 3))
-    assert np.flatnonzero(differs).tolist() == [row]
-    make_image("data/dog/new.png")
-    assert load(folder)[0].pixels.shape[0] == 41
-    (folder / "dog/new.png").unlink()
-    assert not packed_anew(load(folder)[1])
-    np.testing.assert_array_equal(first.pixels, kept)
-
-
-def test_each_image_section_has_a_pack_of_its_own(folder: Path) -> None:
-    sections = [
-        SMALL,
-        Image(size=(5, 6)),
-        Image(size=(6, 5), color="gray"),
-        Image(size=(6, 5), fit="crop"),
-        Image(size=(6, 5), range=(0.0, 128.0)),
-    ]
-    for image in sections:
-        assert packed_anew(load(folder, image)[1])
-    for image in (*sections, Image(size=(6, 5), range=(0.0, 255.0)), Image(size=(6, 5), standardize="auto")):
-        assert not packed_anew(load(folder, image)[1])
-    assert len(list_packs()) == len(sections)
-
-
-def test_packs_are_listed_and_cleared(folder: Path, cache: Path) -> None:
-    assert list_packs() == []
-    assert clear_packs() == 0
-    before = time.time()
-    load(folder)
-    load(folder, Image(size=(4, 4), color="gray"))
-    latest, first = list_packs()
-    assert (latest.images, latest.bytes, latest.source) == (40, 40 * 16, str(folder))
-    assert first.bytes == 40 * 6 * 5 * 3
-    assert before - 2 <= first.last_used <= latest.last_used
-    assert clear_packs() >= latest.bytes + first.bytes
-    assert list_packs() == []
-    assert packed_anew(load(folder)[1])
-
-
-def test_clearing_removes_nothing_else(folder: Path, cache: Path) -> None:
-    load(folder)
-    (pixels,) = cache.glob("packs/*/pixels.bin")
-    key = pixels.parent.name
-    mine = [
-        *("notes.txt", "files/letter.npz", "surveys/2026.json", "packs/bags/rucksack.jpg", "packs/pixels.bin"),
-        *("packs/old.partial/a.png", f"packs/{key}/mine.txt", f"files/{key}.npz.txt", "locks/door"),
-    ]
-    for name in mine:
-        (cache / name).parent.mkdir(parents=True, exist_ok=True)
-        (cache / name).write_text("mine")
-    (left,) = [f".{file.name}.123.tmp" for file in cache.glob("files/*.npz") if len(file.stem) == 32]
-    (cache / "files" / left).touch()
-
-    def there() -> dict[str, int]:
-        return {file.relative_to(cache).as_posix(): file.stat().st_size for file in cache.rglob("*") if file.is_file()}
-
-    before = there()
-    freed = clear_packs()
-    assert {name for name in there() if not name.endswith(".lock")} == set(mine)
-    assert freed == sum(before.values()) - sum(there().values()) > 3600
-    assert list_packs() == []
-    assert packed_anew(load(folder)[1])  # also beside what was left in the pack's folder
-    assert len(list_packs()) == 1
-    assert (cache / f"packs/{key}/mine.txt").read_text() == "mine"
-
-
-@pytest.mark.parametrize(
-    ("image", "kind"), [(SMALL, "png"), (Image(size=(6, 5), range=(0.0, 4095.0)), "png"), (SMALL, "tif")]
-)
-@pytest.mark.parametrize("trouble", [OSError(5, "Input/output error"), MemoryError()])
-def test_a_failure_that_passes_is_not_kept(
-    make_image: MakeImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, image: Image, kind: str, trouble: Exception
-) -> None:
-    for index in range(6):
-        make_image(f"data/cat/{index}.{kind}", deep=3000 if kind == "tif" else 0)
-        make_image(f"data/dog/{index}.{kind}", deep=3000 if kind == "tif" else 0)
-    (tmp_path / "data/cat/damaged.png").write_bytes(b"no picture")
-    ill = tmp_path / f"data/dog/3.{kind}"
-    real = Pillow.open
-
-    def failing(stream: Any, **options: Any) -> Any:
-        if stream.name == str(ill):
-            raise trouble
-        return real(stream, **options)
-
-    def skipped() -> list[str]:
-        return [image.path for image in first.skipped]
-
-    monkeypatch.setattr(Pillow, "open", failing)
-    first, events = load(tmp_path / "data", image)
-    assert packed_anew(events)
-    assert skipped() == ["cat/damaged.png", f"dog/3.{kind}"]
-    first, events = load(tmp_path / "data", image)  # still ill: nothing is packed for it
-    assert not packed_anew(events)
-    assert skipped() == ["cat/damaged.png", f"dog/3.{kind}"]
-    monkeypatch.setattr(Pillow, "open", real)
-    first, events = load(tmp_path / "data", image)
-    assert packed_anew(events)
-    assert skipped() == ["cat/damaged.png"]
-    assert len(first.pixels) == 12
-    monkeypatch.setattr(Pillow, "open", failing)
-    assert not packed_anew(load(tmp_path / "data", image)[1])
-
-
-def test_a_damaged_pack_is_built_again(folder: Path, cache: Path) -> None:
-    expected = np.array(load(folder)[0].pixels)
-    (pixels,) = cache.glob("packs/*/pixels.bin")
-    pixels.write_bytes(pixels.read_bytes()[:-1])
-    dataset, events = load(folder)
-    assert packed_anew(events)
-    np.testing.assert_array_equal(dataset.pixels, expected)
-    (records,) = cache.glob("packs/*/records.json")
-    records.write_text("{}")
-    assert packed_anew(load(folder)[1])
-    for index in cache.glob("files/*.npz"):
-        index.write_text("[")
-    np.testing.assert_array_equal(load(folder)[0].pixels, expected)
-
-
-def test_too_little_disk_is_said_before_anything_is_written(
-    folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    usage = shutil.disk_usage(cache)._replace(free=2000)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(DiskSpaceError) as caught:
-        load(folder)
-    assert caught.value.message == (
-        f"packing 40 images of 6×5×3 needs 3.6 kB, and 2.0 kB are free in {cache / 'packs'}"
-    )
-    assert "IMGREC_CACHE" in caught.value.hint
-    assert list((cache / "packs").iterdir()) == []
-
-
-def test_a_disk_that_becomes_full(folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(DiskSpaceError, match=r"the disk became full while packing 40 images of 6×5×3, .* 3\.6 kB"):
-        load(folder)
-    assert list((cache / "packs").iterdir()) == []
-    monkeypatch.undo()
-
-
-def test_an_interrupted_run_leaves_nothing(folder: Path, cache: Path) -> None:
-    def interrupt(event: Event) -> None:
-        if isinstance(event, Advance):
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        load_dataset(Data(folder=str(folder)), SMALL, 0, interrupt)
-    assert list((cache / "packs").iterdir()) == []
-
-
-def test_a_cache_that_cannot_be_made(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("IMGREC_CACHE", str(tmp_path / "file" / "cache"))
-    with pytest.raises(InputError, match="cannot be made") as caught:
-        load(folder)
-    assert "IMGREC_CACHE" in caught.value.hint
-
-
-LOAD = """
-import sys, time
-from imgrec_cli.config.images import Data, Image
-from imgrec_cli.dataset import load_dataset, pack
-from imgrec_cli.progress import Advance, Note
-real = pack.decode
-def slow(source, spec):
-    time.sleep(float(sys.argv[2]))
-    return real(source, spec)
-pack.decode = slow
-def tell(event):
-    print(event.text if isinstance(event, Note) else event, flush=True)
-load_dataset(Data(folder=sys.argv[1]), Image(size=(6, 5)), 0, tell)
-"""
-
-
-def start_run(folder: Path, seconds_per_image: float) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", LOAD, str(folder), str(seconds_per_image)], stdout=subprocess.PIPE, text=True
-    )
-
-
-def test_two_runs_at_once_build_one_pack(folder: Path) -> None:
-    runs = [start_run(folder, 0.02) for _ in range(2)]
-    told = [run.communicate()[0] for run in runs]
-    assert [run.returncode for run in runs] == [0, 0]
-    assert sum("packing 40 images" in text for text in told) == 1
-    assert sum("another run is packing these images" in text for text in told) <= 1
-    assert len(list_packs()) == 1
-    assert not packed_anew(load(folder)[1])
-
-
-def test_a_killed_run_leaves_nothing_that_is_taken_for_a_pack(
-    folder: Path, cache: Path, make_image: MakeImage, tmp_path: Path
-) -> None:
-    with start_run(folder, 0.2) as run:
-        assert run.stdout is not None
-        assert run.stdout.readline().startswith("packing 40 images")
-        run.stdout.readline()
-        run.kill()
-    (partial,) = (cache / "packs").iterdir()
-    assert list_packs() == []
-    for name in ("cat", "dog"):
-        for index in range(3):
-            make_image(f"other/{name}/{index}.png")
-    load(tmp_path / "other")  # any later build clears up
-    assert not partial.exists()
-    dataset, _ = load(folder)
-    assert len(dataset.examples) == 40
-    assert len(list_packs()) == 2
-
-
-def test_clearing_spares_a_pack_that_is_being_built(folder: Path) -> None:
-    with start_run(folder, 0.03) as run:
-        assert run.stdout is not None
-        run.stdout.readline()
-        clear_packs()
-        run.stdout.read()
-    assert run.returncode == 0
-    assert len(list_packs()) == 1
 
 
 # --- deep images ------------------------------------------------------------------------------------
@@ -541,7 +245,9 @@ def deep_folder(tmp_path: Path, make_image: MakeImage) -> Path:
     return tmp_path / "deep"
 
 
-def test_auto_is_the_smallest_number_of_bits_that_holds_the_training_values(deep_folder: Path) -> None:
+def test_auto_is_the_smallest_number_of_bits_that_holds_the_training_values(
+    deep_folder: Path, load: Load, packed_anew: PackedAnew
+) -> None:
     image = Image(size=(9, 7), color="gray")
     dataset, events = load(deep_folder, image)
     assert dataset.spec.range == (0.0, 4095.0)
@@ -559,14 +265,16 @@ def test_auto_is_the_smallest_number_of_bits_that_holds_the_training_values(deep
     ("largest", "high"),
     [(200, 255), (255, 255), (256, 1023), (4095, 4095), (4096, 16383), (16384, 65535), (65535, 65535)],
 )
-def test_bits(tmp_path: Path, make_image: MakeImage, largest: int, high: int) -> None:
+def test_bits(tmp_path: Path, make_image: MakeImage, largest: int, high: int, load: Load) -> None:
     for name in ("cat", "dog"):
         for index in range(3):
             make_image(f"data/{name}/{index}.png", deep=largest)
     assert load(tmp_path / "data")[0].spec.range == (0.0, float(high))
 
 
-def test_only_training_images_choose_the_range(deep_folder: Path, make_image: MakeImage, tmp_path: Path) -> None:
+def test_only_training_images_choose_the_range(
+    deep_folder: Path, make_image: MakeImage, tmp_path: Path, load: Load
+) -> None:
     for name in ("cat", "dog"):
         make_image(f"test/{name}/bright.tif", deep=60_000)
     dataset, events = load(deep_folder, test=str(tmp_path / "test"))
@@ -575,7 +283,7 @@ def test_only_training_images_choose_the_range(deep_folder: Path, make_image: Ma
 
 
 def test_a_deep_image_among_many_others_changes_the_range_for_deep_ones_only(
-    folder: Path, make_image: MakeImage
+    folder: Path, make_image: MakeImage, load: Load
 ) -> None:
     plain, _ = load(folder)
     make_image("data/dog/zz.png", deep=1000)
@@ -584,7 +292,7 @@ def test_a_deep_image_among_many_others_changes_the_range_for_deep_ones_only(
     np.testing.assert_array_equal(mixed.pixels[:40], plain.pixels)
 
 
-def test_a_given_range_needs_no_survey(deep_folder: Path) -> None:
+def test_a_given_range_needs_no_survey(deep_folder: Path, load: Load) -> None:
     dataset, events = load(deep_folder, Image(size=(9, 7), range=(1000.0, 2000.0)))
     assert dataset.spec.range == (1000.0, 2000.0)
     assert not any("surveying" in text for text in texts(events, Note))
@@ -592,12 +300,12 @@ def test_a_given_range_needs_no_survey(deep_folder: Path) -> None:
     assert auto.spec.range == (0.0, 4095.0)
 
 
-def test_a_pack_made_for_8_bits_is_not_taken_for_deep_images(deep_folder: Path) -> None:
+def test_a_pack_made_for_8_bits_is_not_taken_for_deep_images(deep_folder: Path, load: Load) -> None:
     load(deep_folder, Image(size=(9, 7), range=(0.0, 255.0)))
     assert load(deep_folder, Image(size=(9, 7)))[0].spec.range == (0.0, 4095.0)
 
 
-def test_auto_has_no_rule_for_floating_point_and_more_than_sixteen_bits(tmp_path: Path) -> None:
+def test_auto_has_no_rule_for_floating_point_and_more_than_sixteen_bits(tmp_path: Path, load: Load) -> None:
     classes = ("train/cat", "train/dog", "validation/cat")
     for name in classes:
         (tmp_path / name).mkdir(parents=True)
@@ -613,7 +321,7 @@ def test_auto_has_no_rule_for_floating_point_and_more_than_sixteen_bits(tmp_path
 
 
 def test_copies_that_are_left_out_may_not_leave_nothing_to_choose_or_train_by(
-    make_image: MakeImage, tmp_path: Path
+    make_image: MakeImage, tmp_path: Path, load: Load
 ) -> None:
     for index in range(3):
         for name in ("cat", "dog"):
