@@ -1,6 +1,6 @@
 """Processes that share the work of a pack: each decodes and keeps its own parts, and all know of all images.
 
-The processes are threads here, each with a cache of its own; tests/training/test_distribute.py has real ones.
+The processes are threads here, each with a cache of its own; tests/training/test_hosts.py has real ones.
 """
 
 import shutil
