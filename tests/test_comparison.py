@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from imgrec_cli.atomic import write_csv
-from imgrec_cli.comparison import compare, read_judged
+from imgrec_cli.comparison import compare
 from imgrec_cli.errors import InputError
+from imgrec_cli.judged import read_judged
 from imgrec_cli.rundir import RecordedExample, Run
 
 NAMES = ("cat", "dog")

@@ -10,11 +10,12 @@ from pathlib import Path
 from imgrec_cli.atomic import write_json
 from imgrec_cli.bundle import Manifest
 from imgrec_cli.classifier import Classifier, Unreadable
-from imgrec_cli.comparison import Comparison, read_judged
+from imgrec_cli.comparison import Comparison
 from imgrec_cli.comparison import compare as compare_judged
 from imgrec_cli.errors import DataError, InputError
 from imgrec_cli.evaluation import Evaluation, LabelledImage, evaluate_files
 from imgrec_cli.explanation import Explanation, explain_files
+from imgrec_cli.judged import read_judged
 from imgrec_cli.origin import config_differences
 from imgrec_cli.progress import Listener, Note, Warn, ignore
 from imgrec_cli.reporting import write_repeats_report, write_report

@@ -16,7 +16,7 @@ ROWS = (
     ("api",),
     (
         *("training", "reporting", "serving", "sheets", "evaluation", "stress", "explanation", "origin", "answers"),
-        *("tracking", "comparison", "repeats", "study"),
+        *("tracking", "comparison", "judged", "repeats", "study"),
     ),
     ("classifier", "dataset"),
     ("engines",),
